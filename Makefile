@@ -1,0 +1,50 @@
+# `make demo` and `make test` need only Python 3.11+ with venv; both install into .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check lint types format golden bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "mmdata needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,eval]'
+	@touch $@
+
+demo: $(VENV)/.installed  ## build shards from examples/media, train the tiny model, sample, write a page
+	PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh runs/demo
+
+test: $(VENV)/.installed-test  ## the tests (under 15 minutes on 2 cores)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(VENV)/.installed-test  ## the slow tests too
+	$(BIN)/python -m pytest
+
+check: lint types test  ## ruff, mypy, tests
+
+lint: $(VENV)/.installed-test  ## ruff
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test  ## mypy
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-test  ## let ruff format the code
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+golden: $(VENV)/.installed-test  ## write tests/golden anew (look at the diff)
+	MMDATA_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -k golden
+
+bench: $(VENV)/.installed  ## the loader's speed on the demo data
+	$(BIN)/python benchmarks/loader.py
+
+clean:  ## remove what make wrote
+	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

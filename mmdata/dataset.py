@@ -1,0 +1,273 @@
+"""Reading: `mmdata.open(DIR)` gives a Dataset of Sources, each with its splits, catalog, manifest and kept media.
+
+Reading needs no codec. Nothing is loaded before it is asked for; a Split can be pickled and used from threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmdata.catalog import code_places, item_columns, item_table, read_catalog
+from mmdata.errors import UserError
+from mmdata.example import first_bytes
+from mmdata.manifest import Manifest, fingerprint_of, read_json
+from mmdata.media import MediaStore
+from mmdata.sample import Sample
+from mmdata.shards import SPLITS, RecordFiles, ShardInfo, decode_sample
+from tokenizer.codec import CodecSpec
+from tokenizer.item import GROUP_ROLES, KINDS, ROLES, Item, ItemTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Split(Sequence[Sample]):
+    """The samples of one split of a source, shard after shard: sample i is in shard s where
+    shard_bounds[s] <= i < shard_bounds[s + 1]."""
+
+    def __init__(
+        self, folder: Path, name: str, shards: Sequence[ShardInfo], codecs: Sequence[str], source: str = ""
+    ) -> None:
+        self.name = name
+        self._source = source
+        self.shards = tuple(shards)
+        self.codecs = tuple(codecs)
+        self.shard_bounds = np.cumsum([0, *(s.samples for s in shards)], dtype=np.int64)  # int64 [shards + 1]
+        self._folder = folder
+        self._files = RecordFiles([folder / s.file for s in shards])
+        self._shapes = _Shapes(self)
+
+    def __len__(self) -> int:
+        return int(self.shard_bounds[-1])
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of a {self.name} split of {len(self)}")
+        return self.read([index % len(self)])[0]
+
+    def __iter__(self) -> Iterator[Sample]:
+        for start in range(0, len(self), 256):
+            yield from self.read(range(start, min(start + 256, len(self))))
+
+    def read(self, indices: Sequence[int] | np.ndarray, whole: bool = True) -> list[Sample]:
+        """The samples at `indices`, in their order: much faster than one at a time. `whole=False` gives only what a
+        batch needs, several times faster: id, cluster, source and the items as `read_items` has them."""
+        wanted = np.asarray(indices, np.int64).reshape(-1)
+        records = self.read_records(wanted)
+        if whole:
+            return [decode_sample(record) for record in records]
+        samples = []
+        for i, record in zip(wanted.tolist(), records):
+            id, cluster = self._shapes.of(self._shard_of(i)).names[i - int(self.shard_bounds[self._shard_of(i)])]
+            samples.append(Sample(id, cluster, self._source, tuple(self.items_of(i, record))))
+        return samples
+
+    def read_records(self, indices: Sequence[int] | np.ndarray) -> list[bytes]:
+        """The records at `indices`, in their order, with one call for each shard that holds some."""
+        wanted = np.asarray(indices, np.int64).reshape(-1)
+        if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
+            raise IndexError(f"samples {wanted.min()} to {wanted.max()} of a {self.name} split of {len(self)}")
+        shard = np.searchsorted(self.shard_bounds, wanted, "right") - 1
+        records: list[bytes] = [b""] * len(wanted)
+        for s in np.unique(shard):
+            places = np.flatnonzero(shard == s)
+            for place, record in zip(places, self._files.read(int(s), wanted[places] - self.shard_bounds[s])):
+                records[place] = record
+        return records
+
+    def read_items(self, indices: Sequence[int] | np.ndarray) -> list[list[Item]]:
+        """The items at `indices` as a layout needs them: shapes from the catalog, codes from the records, several
+        times faster than `read`. Without digest, uri, text and word times, but for samples with soft items."""
+        wanted = np.asarray(indices, np.int64).reshape(-1)
+        return [self.items_of(i, record) for i, record in zip(wanted.tolist(), self.read_records(wanted))]
+
+    def items_of(self, index: int, record: bytes) -> list[Item]:
+        """What `read_items` makes of the record of sample `index`."""
+        s = self._shard_of(index)
+        found = self._shapes.of(s).items(index - int(self.shard_bounds[s]), record)
+        return list(decode_sample(record).items) if found is None else found
+
+    def _shard_of(self, index: int) -> int:
+        return int(np.searchsorted(self.shard_bounds, index, "right")) - 1
+
+    def item_table(self, start: int = 0, stop: int | None = None) -> ItemTable:
+        """The item table of samples start:stop from the catalog, codecs numbered as in the manifest."""
+        return item_table(self.catalog(item_columns(), start, stop), self.codecs)
+
+    def catalog(self, columns: Sequence[str] | None = None, start: int = 0, stop: int | None = None) -> pa.Table:
+        """Catalog rows of samples start:stop; opens only the shards concerned."""
+        start, stop, _ = slice(start, stop).indices(len(self))
+        bounds = self.shard_bounds
+        first = int(np.searchsorted(bounds, start, "right")) - 1
+        last = max(first, int(np.searchsorted(bounds, stop, "left")))
+        if start >= stop:
+            return read_catalog([], columns)
+        paths = [self._folder / s.catalog for s in self.shards[first:last]]
+        return read_catalog(paths, columns).slice(start - int(bounds[first]), stop - start)
+
+
+class _ShardShapes:
+    """The item shapes of one shard, from its catalog."""
+
+    def __init__(self, split: Split, shard: int) -> None:
+        start, stop = split.shard_bounds[shard : shard + 2].tolist()
+        rows = split.catalog(["id", "cluster", *item_columns()], start, stop)
+        self.names = list(zip(rows.column("id").to_pylist(), rows.column("cluster").to_pylist()))
+        self.table = item_table(rows, split.codecs)
+        self.offset, self.width = code_places(rows)
+
+    def items(self, index: int, record: bytes) -> list[Item] | None:
+        """The items of the sample at a place of the shard; None where one is soft."""
+        t, codes = self.table, first_bytes(record)
+        start, stop = t.offsets[index : index + 2].tolist()
+        if not self.width[start:stop].all():
+            return None
+        items = []
+        for i in range(start, stop):
+            T, K, width, offset = int(t.T[i]), int(t.K[i]), int(self.width[i]), int(self.offset[i])
+            items.append(
+                Item(
+                    kind=KINDS[t.kind[i]],
+                    codec=t.codecs[t.codec[i]],
+                    codes=np.frombuffer(codes, f"<u{width}", T * K, offset).astype(np.int32).reshape(T, K),
+                    grid=(int(t.t[i]), int(t.h[i]), int(t.w[i])),
+                    start_s=float(t.start_s[i]),
+                    end_s=float(t.end_s[i]),
+                    role=ROLES[t.role[i]],
+                    stream=t.streams[t.stream[i]],
+                    group=int(t.group[i]),
+                    group_role=GROUP_ROLES[t.group_role[i]],
+                    times=t.times[t.times_offsets[i] : t.times_offsets[i + 1]],
+                    sentence_ends=t.sentence_ends[t.sentence_offsets[i] : t.sentence_offsets[i + 1]],
+                )
+            )
+        return items
+
+
+class _Shapes:
+    """The shapes of the shards used last."""
+
+    def __init__(self, split: Split, max_shards: int = 20) -> None:
+        self._split = split
+        self._max_shards = max_shards
+        self._cached: OrderedDict[int, _ShardShapes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, shard: int) -> _ShardShapes:
+        with self._lock:
+            if shard not in self._cached:
+                while len(self._cached) >= self._max_shards:
+                    self._cached.popitem(last=False)
+                self._cached[shard] = _ShardShapes(self._split, shard)
+            self._cached.move_to_end(shard)
+            return self._cached[shard]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"split": self._split, "max_shards": self._max_shards}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["split"], state["max_shards"])  # type: ignore[misc]
+
+
+class Source:
+    """One source of a dataset: the folder DIR/<source>."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = Manifest.from_json(manifest)
+        self.fingerprint = fingerprint_of(manifest)
+        names = [c.name for c in self.codecs]
+        self.splits = {
+            split: Split(folder, split, self.manifest.of_split(split), names, self.name) for split in SPLITS
+        }
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def codecs(self) -> tuple[CodecSpec, ...]:
+        return self.manifest.codecs
+
+    @property
+    def train(self) -> Split:
+        return self.splits["train"]
+
+    @property
+    def validation(self) -> Split:
+        return self.splits["validation"]
+
+    @cached_property
+    def catalog(self) -> pa.Table:
+        """The rows of all splits, train first."""
+        return read_catalog([self.folder / s.catalog for s in self.manifest.shards])
+
+    @cached_property
+    def media(self) -> MediaStore:
+        return MediaStore(self.folder, self.manifest.media)
+
+    def __repr__(self) -> str:
+        return f"Source({self.name!r}, train={len(self.train)}, validation={len(self.validation)})"
+
+
+class Dataset(Mapping[str, Source]):
+    """The sources of a folder by name, in the recipe's order."""
+
+    def __init__(self, folder: Path, sources: Mapping[str, Source]) -> None:
+        self.folder = folder
+        self.sources = dict(sources)
+
+    def __getitem__(self, name: str) -> Source:
+        if name not in self.sources:
+            raise KeyError(f"no source {name!r} in {self.folder}, which has {list(self.sources)}")
+        return self.sources[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sources)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.sources
+
+    def __repr__(self) -> str:
+        return f"Dataset({str(self.folder)!r}, {list(self.sources.values())})"
+
+
+def open_dataset(folder: str | Path) -> Dataset:
+    """The dataset in a folder; the folder of a single source gives a dataset of that one. UserError where the build
+    has not finished, where a source is not the one that the dataset lists, or where the format is too new."""
+    folder = Path(folder)
+    manifest = read_json(folder)
+    if manifest["kind"] == "source":
+        source = Source(folder, manifest)
+        return Dataset(folder, {source.name: source})
+    sources = {}
+    for entry in manifest["sources"]:
+        source = sources[entry["name"]] = open_source(folder / entry["name"])
+        if source.fingerprint != entry["fingerprint"]:
+            raise UserError(
+                f"source {entry['name']} in {folder} is not the one its manifest lists (fingerprint "
+                f"{source.fingerprint[:12]}, listed {entry['fingerprint'][:12]}): run `mmdata build` again"
+            )
+    return Dataset(folder, sources)
+
+
+def open_source(folder: str | Path) -> Source:
+    """The source in a folder DIR/<source>, or the only source of a dataset DIR."""
+    folder = Path(folder)
+    manifest = read_json(folder)
+    if manifest["kind"] == "source":
+        return Source(folder, manifest)
+    names = [entry["name"] for entry in manifest["sources"]]
+    if len(names) != 1:
+        raise UserError(f"{folder} is a dataset of the sources {names}: name one, as {folder / (names or ['NAME'])[0]}")
+    return open_source(folder / names[0])

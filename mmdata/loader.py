@@ -1,0 +1,333 @@
+"""Loader: an endless stream of batches, where batch = f(schedule, layout, plan settings, seed, step).
+
+Any step is computed without those before it, so resuming takes no time and neither data shards, threads nor hosts
+change the order. Grain reads ahead: its source is random access over steps. Importing this module loads no Grain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmdata.batch import Batch
+from mmdata.dataset import Dataset, Source
+from mmdata.errors import UserError
+from mmdata.feeds import codecs_of, make_feeds, open_stages
+from mmdata.mixture import Mixture
+from mmdata.plan import PlanSettings, plan_of
+from mmdata.reading import Entry, Renderer
+from mmdata.schedule import Schedule
+from mmdata.sharding import data_shard as data_shard
+from mmdata.shards import SPLITS
+from mmdata.state import Quarantined, check_same_past, make_state, merge_quarantine
+from tokenizer.grammar import load_layout
+
+_FOREVER = 1 << 60  # steps of an endless stream, as Grain asks for a length
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A segment of a batch and where it comes from."""
+
+    step: int
+    row: int  # of the global batch
+    segment: int  # its number in Batch.segment_ids
+    source: str
+    id: str  # document id
+    uri: str
+    sample: int  # number in the source's split
+    epoch: int
+    start: int  # places of the document that it holds
+    stop: int
+    column: int  # its first token in the row
+    length: int  # tokens
+    spans: tuple[dict[str, Any], ...]  # item, kind, uri, digest, first and last+1 column in the row
+
+
+class Loader:
+    """Batches of a dataset's folder, a Dataset, a Source, a Mixture or a Schedule.
+
+    seq_len, batch_size: tokens of a row; rows of all data shards together (a Schedule names its own batch sizes)
+    layout: a name, a path to a TOML file, or a loaded layout specification
+    shard: (i, n): rows i*B/n to (i+1)*B/n of each global batch; `mmdata.data_shard(sharding)` gives it
+    limits: most of "images", "frames", "audio_seconds", "tokens" in a row
+    split: "train" is endless; "validation" is one epoch in proportion to each source's rows, the last batch filled up
+        with padding; `iter(loader)` starts a finished one again
+    quarantine: records to leave out: {"source", "shard", "record", "from_step"}
+    threads, read_ahead: threads and batches of Grain's read-ahead; threads=0 reads in the caller's
+
+    >>> loader = Loader("runs/demo/data", seq_len=1024, batch_size=8)        # doctest: +SKIP
+    >>> batch = next(loader); batch.tokens.shape                             # doctest: +SKIP
+    (8, 1024)
+    """
+
+    def __init__(
+        self,
+        data: str | Path | Dataset | Source | Mixture | Schedule,
+        layout: Any = "mmdata",
+        seq_len: int = 0,
+        batch_size: int | None = None,
+        seed: int = 0,
+        shard: tuple[int, int] = (0, 1),
+        limits: Mapping[str, int | float] | None = None,
+        split: str = "train",
+        quarantine: Sequence[Any] = (),
+        *,
+        window_shards: int = 2,
+        group_windows: int = 5,
+        too_long: str = "leave_out",
+        threads: int = 1,
+        read_ahead: int = 2,
+    ) -> None:
+        if seq_len < 1:
+            raise UserError(f"seq_len is {seq_len}: give the Loader the tokens of a row, for example seq_len=1024")
+        if split not in SPLITS:
+            raise UserError(f"no split {split!r}; the splits are {list(SPLITS)}")
+        stages = open_stages(data, batch_size)
+        if split != "train" and len(stages) > 1:
+            raise UserError(f"a {split} split is read once: give a folder or a Mixture and a batch_size, not stages")
+        self.shard = _check_shard(shard, [stage.batch_size for stage in stages])
+        self.seed, self.split, self.seq_len = seed, split, seq_len
+        spec = load_layout(str(layout)) if isinstance(layout, str | Path) else layout
+        self.layout = spec.bind(codecs_of(stages)) if hasattr(spec, "bind") else spec
+        self.settings = PlanSettings(
+            layout=self.layout.digest,
+            seq_len=seq_len,
+            window_shards=window_shards,
+            group_windows=group_windows,
+            limits=dict(limits or {}),
+            too_long=too_long,
+        )
+        self._feeds = make_feeds(stages, split, seed, lambda source: plan_of(source, split, self.layout, self.settings))
+        self.quarantine = tuple(sorted(Quarantined.of(entry) for entry in quarantine))
+        self._renderer = Renderer(self.layout, seq_len, seed, split)
+        self._renderer.leave_out(self._feeds.feeds, self.quarantine)
+        self.threads, self.read_ahead = threads, read_ahead
+        self.step = 0  # the next one
+        self._ahead: Any = None  # Grain's iterator, from self.step on
+
+    @property
+    def num_steps(self) -> int | None:
+        """Steps of the one epoch of a validation split; None for training, which is endless."""
+        rows = self._feeds.num_rows
+        return None if rows is None else -(-rows // self._feeds.stages[0].batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of the next global batch."""
+        return self._feeds.stages[self._feeds.timeline.stage_at(self.step)].batch_size
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Source name -> fingerprint, of every source of every stage."""
+        return {feed.name: feed.source.fingerprint for feed in self._feeds.feeds}
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.num_steps is not None and self.step >= self.num_steps:
+            self._seek(0)
+        return self
+
+    def __next__(self) -> Batch:
+        if self.num_steps is not None and self.step >= self.num_steps:
+            raise StopIteration
+        if self.threads < 1:
+            batch = self.batch_at(self.step)
+        else:
+            if self._ahead is None:
+                self._ahead = _read_ahead(self, self.step)
+            batch = next(self._ahead)
+        self.step += 1
+        return batch
+
+    def batch_at(self, step: int) -> Batch:
+        """This data shard's part of the global batch of any step."""
+        size = self._size(step)
+        index, of = self.shard
+        rows = range(index * size // of, (index + 1) * size // of)
+        return self._renderer.batch(self._feeds.feeds, self._entries(step, rows), step)
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on with the next step: JSON in clear."""
+        return self._state_at(self.step, self.quarantine)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken. UserError, naming the first difference, where its past is not this one's."""
+        step = state.get("step") if isinstance(state, Mapping) else None
+        check_same_past(state, self._state_at(step if isinstance(step, int) else 0, ()))
+        self.quarantine = merge_quarantine(state, self.quarantine)
+        self._renderer.leave_out(self._feeds.feeds, self.quarantine)
+        self._seek(state["step"])
+
+    def check(self, last_step: int) -> None:
+        """UserError if a source would pass its epoch cap before `last_step`."""
+        self._feeds.check(last_step)
+
+    def explain(self, step: int, row: int | None = None) -> list[Explained]:
+        """The documents of a step's global batch, or of one row of it, with their items' spans."""
+        size = self._size(step)
+        if row is not None and not 0 <= row < size:
+            raise UserError(f"no row {row} at step {step}: its batch has rows 0 to {size - 1}")
+        rows = range(size) if row is None else range(row, row + 1)
+        feeds = self._feeds.feeds
+        out = []
+        for number, entries in zip(rows, self._entries(step, rows)):
+            for segment, piece in self._renderer.pieces(feeds, entries, step):
+                entry, sample = piece.entry, piece.sample
+                spans = tuple(
+                    {
+                        "item": int(span["item"]),
+                        "kind": sample.items[span["item"]].kind,
+                        "uri": sample.items[span["item"]].uri,
+                        "digest": sample.items[span["item"]].digest,
+                        "start": entry.column + int(span["start"]),
+                        "stop": entry.column + int(span["stop"]),
+                    }
+                    for span in piece.row.spans
+                )
+                out.append(
+                    Explained(
+                        step=step,
+                        row=number,
+                        segment=segment,
+                        source=feeds[entry.feed].name,
+                        id=sample.id,
+                        uri=sample.uri,
+                        sample=entry.sample,
+                        epoch=entry.epoch,
+                        start=entry.start,
+                        stop=entry.stop,
+                        column=entry.column,
+                        length=len(piece.row.tokens),
+                        spans=spans,
+                    )
+                )
+        return out
+
+    def steps_of(self, document_id: str, last_step: int) -> list[tuple[int, int]]:
+        """(step, row of the global batch) of every row before `last_step` which holds a part of a document."""
+        found = set()
+        counts = self._feeds.timeline.counts(last_step)
+        for number, feed in enumerate(self._feeds.feeds):
+            sample = feed.source.splits[self.split].catalog(["id"]).column("id").index(document_id).as_py()
+            entries = np.flatnonzero(feed.plan.sample == sample)
+            rows = np.unique(np.searchsorted(feed.plan.rows, entries, side="right") - 1)
+            for epoch in range(-(-counts[number] // feed.plan.num_rows) if len(rows) else 0):
+                for position in feed.order.positions(epoch, rows).tolist():
+                    place = self._feeds.timeline.place(number, epoch * feed.plan.num_rows + position)
+                    if place is not None and place[0] < last_step:
+                        found.add(place)
+        return sorted(found)
+
+    def report(self) -> dict[str, Any]:
+        """What this Loader will read, in plain JSON values: each source's plan, and each stage's shares and epochs."""
+        feeds, stages = self._feeds.feeds, []
+        for stage in self._feeds.timeline.stages:
+            total = stage.shares.sums[-1]
+            sources = {}
+            for feed, weight in zip((feeds[i] for i in stage.sources), stage.shares.weights):
+                rows_a_step = Fraction(weight * stage.batch_size, total)
+                sources[feed.name] = {
+                    "row_share": round(weight / total, 6),
+                    "steps_an_epoch": float(feed.plan.num_rows / rows_a_step) if weight else None,
+                }
+            stages.append({"from_step": stage.from_step, "batch_size": stage.batch_size, "sources": sources})
+        return {
+            "split": self.split,
+            "seq_len": self.seq_len,
+            "layout": self.layout.digest,
+            "num_steps": self.num_steps,
+            "sources": {
+                feed.name: {"fingerprint": feed.source.fingerprint, "plan": feed.plan.fingerprint, **feed.plan.report}
+                for feed in feeds
+            },
+            "stages": stages,
+        }
+
+    def close(self) -> None:
+        """Stop reading ahead; the Loader can still be used."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and hasattr(ahead, "close"):
+            ahead.close()
+
+    def _size(self, step: int) -> int:
+        """Rows of the global batch of a step; UserError where there is no such step."""
+        if step < 0 or (self.num_steps is not None and step >= self.num_steps):
+            raise UserError(
+                f"no step {step}: steps begin at 0" + (f" and end before {self.num_steps}" if step > 0 else "")
+            )
+        return self._feeds.stages[self._feeds.timeline.stage_at(step)].batch_size
+
+    def _entries(self, step: int, rows: range) -> list[list[Entry]]:
+        """The planned entries of rows of a step's global batch."""
+        numbers = self._feeds.numbers(step, rows)
+        stage = self._feeds.timeline.stage_at(step)
+        out: list[list[Entry]] = [[] for _ in rows]
+        for feed in {n[0] for n in numbers if n is not None}:
+            mine = [i for i, n in enumerate(numbers) if n is not None and n[0] == feed]
+            wanted = np.array([numbers[i][1] for i in mine], np.int64)  # type: ignore[index]
+            cap = self._feeds.cap(stage, feed)
+            if cap is not None and int(wanted.max()) >= cap:
+                raise UserError(
+                    f"source {self._feeds.feeds[feed].name!r} has given all rows that its max_epochs allow ({cap}) at"
+                    f" step {step}: end the run, or append a stage without it"
+                )
+            epochs, plan_rows = self._feeds.plan_rows(feed, wanted)
+            for i, epoch, plan_row in zip(mine, epochs.tolist(), plan_rows.tolist()):
+                out[i] = Entry.of_row(feed, self._feeds.feeds[feed].plan, plan_row, epoch)
+        return out
+
+    def _state_at(self, step: int, quarantine: Sequence[Quarantined]) -> dict[str, Any]:
+        feeds, stages = self._feeds.feeds, []
+        for opened, stage in zip(self._feeds.stages, self._feeds.timeline.stages):
+            names = {source.fingerprint: name for name, source in opened.sources.items()}
+            sources = []
+            for number, row_weight in zip(stage.sources, stage.shares.weights):
+                fingerprint = feeds[number].source.fingerprint
+                sources.append({"name": names[fingerprint], "fingerprint": fingerprint, "row_weight": row_weight})
+            stages.append({"from_step": stage.from_step, "batch_size": stage.batch_size, "sources": sources})
+        return make_state(step, self.seed, self.split, self.settings.to_json(), stages, quarantine)
+
+    def _seek(self, step: int) -> None:
+        self.close()
+        self.step = step
+
+    def __repr__(self) -> str:
+        return f"Loader({list(self.fingerprints)}, split={self.split!r}, seq_len={self.seq_len}, step={self.step})"
+
+
+class _Steps:
+    """The random-access source which Grain reads: element i is the batch of step start + i."""
+
+    def __init__(self, loader: Loader, start: int) -> None:
+        self._loader, self._start = loader, start
+
+    def __len__(self) -> int:
+        return (self._loader.num_steps or _FOREVER) - self._start
+
+    def __getitem__(self, i: int) -> Batch:
+        return self._loader.batch_at(self._start + int(i))
+
+    def __repr__(self) -> str:
+        return f"mmdata.Loader from step {self._start}"
+
+
+def _read_ahead(loader: Loader, start: int) -> Iterator[Batch]:
+    import grain
+
+    options = grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=max(loader.read_ahead, loader.threads))
+    return iter(grain.MapDataset.source(_Steps(loader, start)).to_iter_dataset(options))
+
+
+def _check_shard(shard: tuple[int, int], batch_sizes: list[int]) -> tuple[int, int]:
+    index, of = shard
+    if not 0 <= index < of:
+        raise UserError(f"shard is ({index}, {of}): use (i, n) with 0 <= i < n")
+    for size in batch_sizes:
+        if size % of:
+            raise UserError(f"a batch_size of {size} does not divide by {of} data shards: use a multiple of {of}")
+    return index, of

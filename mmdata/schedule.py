@@ -1,0 +1,115 @@
+"""Schedule: stages of mixtures by step, and the row of which source is at (step, row), forwards and back.
+
+Each stage counts its rows from its own first step; each source, named by its fingerprint, goes on from where the
+stages before left it (docs/format.md, "Mixture and schedule"). So a past never changes: stages may be appended, and
+new data joins as a new source.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mmdata.errors import UserError
+from mmdata.mixture import Mixture, Shares
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """From `from_step` on, batches of `batch_size` rows (of all hosts together) from this mixture."""
+
+    from_step: int
+    mixture: Mixture
+    batch_size: int
+    max_epochs: Mapping[str, int | float] | None = None  # source name -> most epochs over the whole schedule
+
+    def __post_init__(self) -> None:
+        if self.from_step < 0 or self.batch_size < 1:
+            raise UserError(
+                f"a stage has from_step {self.from_step} and batch_size {self.batch_size}: use from_step 0 or more,"
+                " batch_size 1 or more"
+            )
+        unknown = set(self.max_epochs or {}) - set(self.mixture.sources)
+        if unknown:
+            raise UserError(
+                f"max_epochs names {sorted(unknown)[0]!r}, which is no source of the stage from step {self.from_step};"
+                f" its sources are {sorted(self.mixture.sources)}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Stages in the order of their first steps; the first begins at step 0."""
+
+    stages: Sequence[Stage]
+
+    def __post_init__(self) -> None:
+        steps = [stage.from_step for stage in self.stages]
+        if not steps or steps[0] != 0 or steps != sorted(set(steps)):
+            raise UserError(f"the stages begin at steps {steps}: begin at step 0 and go up, each step once")
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage in numbers: sources by their place in `Timeline.fingerprints`, in ascending fingerprint order."""
+
+    from_step: int
+    batch_size: int
+    sources: tuple[int, ...]
+    shares: Shares
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The arithmetic of a schedule: (step, row) <-> (source, number of the row in that source's whole past)."""
+
+    stages: tuple[StagePlan, ...]
+    num_sources: int
+    bases: tuple[tuple[int, ...], ...] = field(init=False, default=())  # rows of each source before each stage
+
+    def __post_init__(self) -> None:
+        bases = [(0,) * self.num_sources]
+        for stage, following in zip(self.stages, self.stages[1:]):
+            rows = (following.from_step - stage.from_step) * stage.batch_size
+            bases.append(self._after(stage, bases[-1], rows))
+        object.__setattr__(self, "bases", tuple(bases))
+
+    def stage_at(self, step: int) -> int:
+        """The number of the stage which step belongs to."""
+        return bisect_right([stage.from_step for stage in self.stages], step) - 1
+
+    def pick(self, step: int, row: int) -> tuple[int, int]:
+        """(source, its row number) at a row of a step's global batch."""
+        number = self.stage_at(step)
+        stage = self.stages[number]
+        k, i = stage.shares.pick((step - stage.from_step) * stage.batch_size + row)
+        return stage.sources[k], self.bases[number][stage.sources[k]] + i
+
+    def place(self, source: int, number: int) -> tuple[int, int] | None:
+        """(step, row) at which a source's row number comes; None if no stage reaches it."""
+        for s, stage in enumerate(self.stages):
+            last = s + 1 == len(self.stages)
+            if (not last and self.bases[s + 1][source] <= number) or source not in stage.sources:
+                continue
+            k = stage.sources.index(source)
+            if not stage.shares.weights[k]:
+                continue
+            step, row = divmod(stage.shares.place(k, number - self.bases[s][source]), stage.batch_size)
+            return stage.from_step + step, row
+        return None
+
+    def counts(self, step: int) -> tuple[int, ...]:
+        """How many rows of each source all batches before `step` hold."""
+        return self.counts_in(self.stage_at(step), step)
+
+    def counts_in(self, number: int, end: int) -> tuple[int, ...]:
+        """The same at a step `end` which stage `number` reaches, or at which it ends."""
+        stage = self.stages[number]
+        return self._after(stage, self.bases[number], (end - stage.from_step) * stage.batch_size)
+
+    def _after(self, stage: StagePlan, base: tuple[int, ...], rows: int) -> tuple[int, ...]:
+        out = list(base)
+        for source, count in zip(stage.sources, stage.shares.counts(rows)):
+            out[source] += count
+        return tuple(out)

@@ -1,0 +1,1 @@
+"""Applications: build, fit, train, look, export, and the `mmdata` command. Exports nothing."""

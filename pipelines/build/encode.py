@@ -1,0 +1,410 @@
+"""The encode stage: the kept documents of a unit become samples, with codes, in the stored form.
+
+Media are decoded in a few threads ahead of the codec and encoded in batches of one shape, so that each codec is
+compiled for few shapes, once a worker. What is batched with what is decided by the unit alone, and codes do not depend
+on it (the contract of tokenizer/codec.py), so taking one part at a time (`Call.isolate`) gives the same bytes.
+A part that fails costs itself a ledger line; the document goes on without it.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmdata.sample import Sample
+from mmdata.shards import encode_sample
+from pipelines.build.documents import read_documents
+from pipelines.build.ledger import write_dropped
+from pipelines.build.media import AsResized, Decoded, MediaSettings, decode, to_pcm
+from pipelines.build.recipe import SOFT
+from pipelines.build.stages import Verdict, poisoned, read_verdicts
+from pipelines.build.units import Counts, Unit
+from pipelines.build.worker import Call
+from pipelines.ingest.document import Document, Dropped, Part
+from pipelines.ingest.media import MediaError, one_line
+from tokenizer.codec import Codec, Codes, spec_of
+from tokenizer.item import Item
+
+SAMPLES, INDEX = "samples.bin", "samples.npy"
+MEDIA, MEDIA_INDEX = "media.bin", "media.jsonl"
+INDEX_DTYPE = np.dtype([("id", "u1", 16), ("cluster", "u1", 16), ("offset", "<i8"), ("length", "<i8")])
+
+_THREADS = 2
+_AHEAD = 8  # parts decoded and not yet encoded
+_BATCH = 16
+_LONG_TEXT = 256  # tokens; the ends of sentences are places to cut a text that is longer than a row
+_BATCH_SAMPLES = 16_000 * 120  # of sound, in one batch
+
+LoadCodec = Callable[[str], Codec]
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """All that decides the samples of a document."""
+
+    codecs: tuple[tuple[str, str], ...]  # kind -> full name, or "soft"
+    media: MediaSettings
+    keep_media: str
+    on_bad_part: str
+    load_codec: LoadCodec
+
+    @functools.cached_property
+    def names(self) -> dict[str, str]:
+        return dict(self.codecs)
+
+
+@dataclass(frozen=True)
+class EncodeArgs:
+    documents: Path  # folder of the ingest unit
+    verdicts: Path  # folder of the curate unit
+    root: Path
+    settings: EncodeSettings
+
+
+@dataclass(eq=False)
+class _Job:
+    """One part on its way: its place, what it was decoded to, the codes that have come back."""
+
+    document: int
+    place: int
+    key: str
+    part: Part
+    digest: str
+    decoded: Decoded | None = None
+    shape: tuple[int, ...] = ()  # of the medium, or of its first frame
+    codes: list[Codes | None] = field(default_factory=list)
+    failure: Dropped | None = None
+
+    def release(self) -> None:
+        """Let go of the arrays, which are larger than all that is made of them."""
+        assert self.decoded is not None
+        self.decoded = replace(self.decoded, media=())
+
+
+def describe_codecs(call: Call) -> dict[str, dict[str, Any]]:
+    """Of each codec in `call.args`, (names, load_codec): its spec, and the rate or pixels a code that it wants."""
+    names, load_codec = call.args
+    specs = {}
+    for name in names:
+        codec = load_codec(name)
+        specs[name] = {
+            "spec": spec_of(codec),
+            "sample_rate_hz": getattr(codec, "sample_rate_hz", 0),
+            "multiple": getattr(getattr(codec, "policy", None), "multiple", 0),
+        }
+    return specs
+
+
+def encode(call: Call, unit: Unit, folder: Path) -> Counts:
+    """Encode the documents of a unit; samples, kept media and ledger lines into `folder`."""
+    args: EncodeArgs = unit.args
+    verdicts = {v.id: v for v in read_verdicts(args.verdicts)}
+    documents = [d for d in read_documents(args.documents, args.root) if d.id in verdicts]
+    jobs = [_jobs(i, document, verdicts[document.id]) for i, document in enumerate(documents)]
+    with _KeptMedia(folder, args.settings) as kept:
+        _run([job for row in jobs for job in row], call, unit, args.settings, kept)
+    dropped: list[Dropped] = []
+    counts: Counter[str] = Counter()
+    with _SampleWriter(folder) as writer:
+        for document, row in zip(documents, jobs):
+            dropped.extend(job.failure for job in row if job.failure)
+            sample = _sample(document, verdicts[document.id], row, args.settings)
+            if isinstance(sample, Dropped):
+                dropped.append(sample)
+                continue
+            writer.write(sample)
+            counts.update(_count(sample))
+    codes = {kind: counts[kind] for kind in ("text", "image", "audio", "video")}
+    return {"samples": writer.count, "codes": codes, "soft": counts["soft"], "dropped": write_dropped(folder, dropped)}
+
+
+def _jobs(number: int, document: Document, verdict: Verdict) -> list[_Job]:
+    return [
+        _Job(number, place, f"{document.id}/{place}", part, digest)
+        for place, (part, digest) in enumerate(zip(document.parts, verdict.digests))
+    ]
+
+
+def _run(jobs: list[_Job], call: Call, unit: Unit, settings: EncodeSettings, kept: _KeptMedia) -> None:
+    """Decode all jobs, in their order, and encode them."""
+    batches = _Batches(call, unit, settings)
+    for job in _decoded(jobs, call, unit, settings):
+        if job.failure is not None:
+            continue
+        kept.add(job)
+        if job.part.kind == "text":
+            batches.encode_text(job)
+        elif settings.names[job.part.kind] == SOFT:
+            job.release()
+        else:
+            batches.add(job)
+    batches.flush()
+
+
+def _decoded(jobs: list[_Job], call: Call, unit: Unit, settings: EncodeSettings) -> Iterator[_Job]:
+    """The jobs in order, each decoded; a few are decoded ahead in threads unless the call isolates."""
+    if call.isolate:
+        for job in jobs:
+            if job.key not in call.skip:
+                call.at(job.key)
+            _decode(job, call, unit, settings)
+            yield job
+        return
+    with ThreadPoolExecutor(_THREADS) as pool:
+        waiting: deque[tuple[_Job, Future[None]]] = deque()
+        rest = iter(jobs)
+        while True:
+            while len(waiting) < _AHEAD and (new := next(rest, None)) is not None:
+                waiting.append((new, pool.submit(_decode, new, call, unit, settings)))
+            if not waiting:
+                return
+            job, future = waiting.popleft()
+            future.result()
+            call.at(job.key)
+            yield job
+
+
+def _decode(job: _Job, call: Call, unit: Unit, settings: EncodeSettings) -> None:
+    """Fills in `decoded` or `failure`. Only what is no document's fault is raised."""
+    uri = job.part.uri
+    if job.key in call.skip:
+        job.failure = poisoned(unit, uri, call.skip[job.key])
+        return
+    try:
+        job.decoded = decode(job.part, settings.media)
+        job.shape = job.decoded.media[0].shape if job.decoded.media else ()
+    except MediaError as error:
+        job.failure = Dropped(unit.source, uri, "decode", error.reason, error.detail)
+    except (MemoryError, Exception) as error:
+        _raise_if_ours(error)
+        job.failure = Dropped(unit.source, uri, "decode", "cannot decode", f"{type(error).__name__}: {one_line(error)}")
+
+
+class _Batches:
+    """Media wait here until there are enough of one shape."""
+
+    def __init__(self, call: Call, unit: Unit, settings: EncodeSettings) -> None:
+        self._call, self._unit, self._settings = call, unit, settings
+        self._waiting: dict[tuple[Any, ...], list[tuple[_Job, int, np.ndarray]]] = {}
+
+    def codec(self, kind: str) -> Any:
+        codec = self._settings.load_codec(self._settings.names[kind])
+        if hasattr(codec, "with_policy"):  # media come resized; resizing is not always idempotent
+            return codec.with_policy(AsResized(self._settings.media.multiple))
+        return codec
+
+    def encode_text(self, job: _Job) -> None:
+        assert job.part.text is not None
+        try:
+            job.codes = [self.codec("text").encode(job.part.text)]
+        except ValueError as error:
+            self._fail(job, error)
+
+    def add(self, job: _Job) -> None:
+        assert job.decoded is not None
+        job.codes = [None] * len(job.decoded.media)
+        for i, medium in enumerate(job.decoded.media):
+            key = _shape_key(job.part.kind, medium)
+            row = self._waiting.setdefault(key, [])
+            row.append((job, i, medium))
+            full = len(row) >= _BATCH or sum(m.shape[0] for _, _, m in row) >= _BATCH_SAMPLES
+            if self._call.isolate or full:
+                self._encode(key)
+
+    def flush(self) -> None:
+        for key in list(self._waiting):
+            self._encode(key)
+
+    def _encode(self, key: tuple[Any, ...]) -> None:
+        row = [entry for entry in self._waiting.pop(key) if entry[0].failure is None]
+        if not row:
+            return
+        self._call.at(row[0][0].key)
+        codec = self.codec(key[0])
+        try:
+            found = codec.encode_batch([medium for _, _, medium in row])
+        except Exception as error:
+            _raise_if_ours(error)
+            found = self._one_by_one(codec, row)
+        for (job, i, _), codes in zip(row, found):
+            job.codes[i] = codes
+            if all(c is not None for c in job.codes):
+                job.release()
+
+    def _one_by_one(self, codec: Codec, row: list[tuple[_Job, int, np.ndarray]]) -> list[Codes | None]:
+        """Find the medium of a batch that the codec refuses."""
+        found: list[Codes | None] = []
+        for job, _, medium in row:
+            try:
+                found.append(codec.encode(medium))
+            except Exception as error:
+                _raise_if_ours(error)
+                self._fail(job, error)
+                found.append(None)
+        return found
+
+    def _fail(self, job: _Job, error: BaseException) -> None:
+        job.failure = Dropped(self._unit.source, job.part.uri, "encode", "cannot encode", one_line(error))
+
+
+def _shape_key(kind: str, medium: np.ndarray) -> tuple[Any, ...]:
+    """Media with equal keys go into one batch: one size of picture, sounds of about one length."""
+    return (kind, len(medium).bit_length()) if kind == "audio" else (kind, *medium.shape)
+
+
+def _sample(document: Document, verdict: Verdict, jobs: list[_Job], settings: EncodeSettings) -> Sample | Dropped:
+    good = [job for job in jobs if job.failure is None]
+    if len(good) < len(jobs) and settings.on_bad_part == "drop_document":
+        return Dropped(
+            document.source, document.uri, "encode", "a part failed", f"{len(jobs) - len(good)} of {len(jobs)}"
+        )
+    if not good:
+        return Dropped(document.source, document.uri, "encode", "no part left", f"{len(jobs)} failed")
+    return Sample(
+        id=document.id,
+        cluster=verdict.cluster,
+        source=document.source,
+        items=tuple(_item(job, settings) for job in good),
+        uri=document.uri,
+        language=document.language,
+        licence=document.licence,
+        created=document.created,
+        metadata=document.metadata,
+    )
+
+
+def _item(job: _Job, settings: EncodeSettings) -> Item:
+    part, decoded = job.part, job.decoded
+    assert decoded is not None
+    start_s, end_s = part.start_s, part.end_s
+    if math.isnan(end_s) and not math.isnan(start_s):
+        end_s = start_s + decoded.seconds
+    common: dict[str, Any] = {
+        "kind": part.kind,
+        "start_s": start_s,
+        "end_s": end_s,
+        "digest": job.digest,
+        "uri": part.uri,
+        "role": part.role,
+        "stream": part.stream,
+        "group": part.group,
+        "group_role": part.group_role,
+        "unit_times": np.array(part.unit_times, np.float32).reshape(-1, 2),
+    }
+    name = settings.names[part.kind]
+    if name == SOFT:
+        grid = (job.shape[0], 0, 0) if part.kind == "audio" else (1, job.shape[0], job.shape[1])
+        return Item(codec="", codes=None, grid=grid, **common)
+    codes = [c for c in job.codes if c is not None]
+    if part.kind == "text":
+        common |= _text_words(settings.load_codec(name), codes[0], part.text or "")
+    first = codes[0].shape
+    grid = (first.t, first.h, first.w)
+    values = codes[0].codes
+    if part.kind == "video":
+        values = np.concatenate([c.codes for c in codes])
+        common["times"] = decoded.times
+        grid = (len(codes), first.h, first.w)
+    return Item(codec=name, codes=np.ascontiguousarray(values, np.int32), grid=grid, **common)
+
+
+def _text_words(codec: Any, codes: Codes, text: str) -> dict[str, Any]:
+    """The text itself where the codec loses some of it, and where its sentences end."""
+    words: dict[str, Any] = {}
+    if not codec.exact and codec.decode(codes) != text:
+        words["text"] = text
+    if len(codes.codes) > _LONG_TEXT and hasattr(codec, "token_ends"):
+        from tokenizer.text import sentence_ends
+
+        words["sentence_ends"] = sentence_ends(codec, text, codes.codes)
+    return words
+
+
+def _count(sample: Sample) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for item in sample.items:
+        if item.codes is None:
+            counts["soft"] += 1
+        else:
+            counts[item.kind] += item.codes.size
+    return counts
+
+
+class _SampleWriter:
+    """Records one after the other, and an index with their ids, clusters and places."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = (folder / SAMPLES).open("wb")
+        self._rows: list[tuple[Any, ...]] = []
+        self._end = 0
+
+    @property
+    def count(self) -> int:
+        return len(self._rows)
+
+    def write(self, sample: Sample) -> None:
+        record = encode_sample(sample)
+        self._file.write(record)
+        ids = [np.frombuffer(bytes.fromhex(word), np.uint8) for word in (sample.id, sample.cluster)]
+        self._rows.append((*ids, self._end, len(record)))
+        self._end += len(record)
+
+    def __enter__(self) -> _SampleWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        np.save(self._folder / INDEX, np.array(self._rows, INDEX_DTYPE))
+
+
+class _KeptMedia:
+    """The media of a unit which the recipe keeps, each digest once, in the order of the parts."""
+
+    def __init__(self, folder: Path, settings: EncodeSettings) -> None:
+        self._keep, self._rate = settings.keep_media, settings.media.sample_rate_hz
+        self._seen: set[tuple[str, str]] = set()
+        self._data = (folder / MEDIA).open("wb")
+        self._lines = (folder / MEDIA_INDEX).open("w", encoding="ascii")
+
+    def add(self, job: _Job) -> None:
+        kind, decoded = job.part.kind, job.decoded
+        key = (job.digest, kind)
+        if self._keep == "none" or kind == "text" or not job.digest or key in self._seen:
+            return
+        assert decoded is not None
+        self._seen.add(key)
+        row: dict[str, Any] = {"digest": job.digest, "kind": kind, "offset": self._data.tell()}
+        if self._keep == "original":
+            data = job.part.read()
+        elif kind == "audio":
+            pcm = to_pcm(decoded.media[0])
+            data, row["shape"], row["sample_rate_hz"] = pcm.astype("<i2").tobytes(), pcm.shape, self._rate
+        else:
+            pixels = np.stack(decoded.media) if kind == "video" else decoded.media[0]
+            data, row["shape"], row["times"] = pixels.tobytes(), pixels.shape, decoded.times.tolist()
+        self._data.write(data)
+        self._lines.write(json.dumps({**row, "length": len(data)}) + "\n")
+
+    def __enter__(self) -> _KeptMedia:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._data.close()
+        self._lines.close()
+
+
+def _raise_if_ours(error: BaseException) -> None:
+    """A full disk is no document's fault."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        raise error

@@ -1,0 +1,332 @@
+"""`build`: a recipe to a dataset, stage by stage, each cut into units that any worker may run.
+
+Stages: ingest -> curate -> encode -> shuffle -> write -> finish. What a unit makes is decided by its fingerprint,
+which hashes what it reads: the inputs' sizes and times for ingestion, digests of the stage before it from there on. So
+the same command goes on where a build was killed, a touched file runs only what it changes, and a new codec runs only
+from encode on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mmdata.errors import RunError, UserError
+from mmdata.manifest import MANIFEST, write_dataset_manifest
+from mmdata.media import MediaInfo, MediaShard
+from pipelines.build import encode, stages, write
+from pipelines.build.executor import LocalExecutor, Task
+from pipelines.build.inputs import BuildSource, Marker, open_one, planned, reported, touched
+from pipelines.build.ledger import write_ledger
+from pipelines.build.media import MediaSettings
+from pipelines.build.place import claim, release
+from pipelines.build.progress import Progress
+from pipelines.build.recipe import SOFT, Recipe
+from pipelines.build.report import BuildReport, StageReport
+from pipelines.build.settings import (
+    codec_names,
+    limits_of,
+    media_words,
+    num_workers,
+    platform_words,
+    recipe_settings,
+    worker_environment,
+)
+from pipelines.build.shuffle import PLAN, ShuffleArgs, shuffle
+from pipelines.build.units import Unit, fingerprint_of, read_marker, run_unit, write_json
+from pipelines.config import nearest
+from pipelines.ingest.sources import open_source
+from tokenizer.codec import CodecSpec
+from tokenizer.codecs import load_codec
+
+# Raise a stage's number when its code changes what it writes.
+VERSIONS = {"ingest": 1, "curate": 1, "encode": 1, "shuffle": 1, "write": 1, "media": 1, "finish": 1}
+EXECUTORS = ("local",)
+
+
+def build(
+    recipe: Recipe,
+    out: Path,
+    workers: int = 0,
+    executor: str = "local",
+    dry_run: bool = False,
+    explain: bool = False,
+    progress: bool = True,
+    *,
+    load: encode.LoadCodec = load_codec,
+    open: stages.OpenSource = open_source,
+) -> BuildReport:
+    """Build the dataset of `recipe` in `out` and return the report, which is also OUT/report.json.
+
+    workers: processes, 0 for one a core; they never change the output. dry_run, explain: say what there is to do, and
+    write nothing. load, open: where codecs and sources come from, module-level functions (they travel to workers).
+    Raises UserError (asked wrongly) and RunError (full disk, interrupted, a unit that fails): the same command goes on.
+    """
+    begun = time.monotonic()
+    out = Path(out).resolve()
+    workers = num_workers(workers)
+    if executor not in EXECUTORS:
+        raise UserError(f"no executor {executor!r}; {nearest(executor, list(EXECUTORS))}")
+    names = codec_names(recipe, load)
+    sources = [open_one(recipe, entry, open) for entry in recipe.source]
+    if dry_run:
+        return BuildReport(str(out), [planned(source) for source in sources], workers=workers, dry_run=True)
+    settings = {source.name: {"recipe": recipe_settings(recipe, names), **source.settings} for source in sources}
+    held = None if explain else claim(out, settings)
+    try:
+        with _scratch(out, explain) as work:
+            bars = Progress(progress and not explain)
+            with (
+                bars,
+                LocalExecutor(workers, work / "logs", worker_environment(work), recipe.limits.stuck_seconds) as pool,
+            ):
+                run = _Build(recipe, out, sources, names, load, pool, bars, explain)
+                report = run.all_stages()
+                report.workers, report.peak_bytes = workers, pool.peak_bytes
+                return report if explain else _close(report, out, time.monotonic() - begun)
+    except KeyboardInterrupt:
+        raise RunError("interrupted; the same command again goes on from here") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise RunError(f"no space left to write {out}; free some, then run the same command again") from None
+        raise
+    finally:
+        release(held)
+
+
+class _Build:
+    """The stages of one build. With `explain` it stops a source at the first stage that has to run."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        sources: list[BuildSource],
+        names: dict[str, str],
+        load: encode.LoadCodec,
+        pool: LocalExecutor,
+        bars: Progress,
+        explain: bool,
+    ) -> None:
+        self.recipe, self.out, self.work = recipe, out, out / ".work"
+        self.sources, self.names, self.load = sources, names, load
+        self.pool, self.bars, self.explain = pool, bars, explain
+        self.rows: list[StageReport] = []
+        self.poison = _read_poison(self.work)
+        self.specs: dict[str, CodecSpec] = {}
+        self.media: MediaSettings | None = None
+
+    def all_stages(self) -> BuildReport:
+        self._stage("ingest", self._ingest)
+        self._stage("curate", self._curate)
+        self._describe_codecs()
+        self._stage("encode", self._encode)
+        self._stage("shuffle", self._shuffle)
+        self._stage("write", self._write)
+        self._stage("media", self._media)
+        self._stage("finish", self._finish)
+        report = BuildReport(str(self.out), [reported(source) for source in self.sources], self.rows)
+        report.dry_run = self.explain
+        if not self.explain:
+            self._publish(report)
+        return report
+
+    def _stage(self, stage: str, units_of: Callable[[BuildSource], list[Unit]]) -> None:
+        """Run what is not done of a stage, of all sources together."""
+        stale: list[Unit] = []
+        alive = [s for s in self.sources if not self._stopped(s)]
+        for source in alive:
+            source.units[stage] = units_of(source)
+            waiting = [unit for unit in source.units[stage] if read_marker(unit) is None]
+            self.rows.append(_why(stage, source, waiting))
+            stale += waiting
+        if self.explain:
+            alive = [s for s in alive if not self._stopped(s)]
+        else:
+            self._run(stage, stale)
+        for source in alive:
+            source.markers[stage] = [_marker(unit) for unit in source.units[stage]]
+
+    def _stopped(self, source: BuildSource) -> bool:
+        return self.explain and any(row.source == source.name and row.stale for row in self.rows)
+
+    def _run(self, stage: str, units: list[Unit]) -> None:
+        if not units:
+            return
+        bar = self.bars.begin(stage, len(units))
+        self.pool.run(
+            [Task(unit.key, run_unit, unit, self.poison.get(unit.key, {})) for unit in units],
+            on_done=lambda task, marker: bar.advance(),
+            on_poison=self._note_poison,
+        )
+        bar.finish()
+
+    def _note_poison(self, task: Task, step: str, cause: str) -> None:
+        """Remember what killed workers, so that a build which goes on does not meet it again."""
+        self.poison.setdefault(task.key, {})[step] = cause
+        write_json(self.work / "poison.json", self.poison)
+
+    def _unit(self, stage: str, source: BuildSource, name: str, function: Any, args: Any, *decides: Any) -> Unit:
+        fingerprint = fingerprint_of(stage, VERSIONS[stage], source.name, *decides)
+        return Unit(stage, source.name, name, fingerprint, function, self.work, args)
+
+    def _ingest(self, source: BuildSource) -> list[Unit]:
+        units = []
+        for i, inputs in enumerate(source.cuts):
+            state = [[p.path, p.size, [touched(source.root / f) for f in p.files or (p.path,)]] for p in inputs]
+            args = stages.IngestArgs(source.args, inputs)
+            units.append(self._unit("ingest", source, f"{i:05d}", stages.ingest, args, source.settings, state))
+        # The files that nothing reads are few words and always up to date: a fingerprint of their own time.
+        left = stages.IngestArgs(source.args, (), leftovers=True)
+        listing = [[line.uri, line.reason] for line in source.args.open().leftovers()]
+        return [*units, self._unit("ingest", source, "leftovers", stages.ingest, left, source.settings, listing)]
+
+    def _curate(self, source: BuildSource) -> list[Unit]:
+        units = []
+        for before, marker in zip(source.units["ingest"], source.markers["ingest"]):
+            args = stages.CurateArgs(before.folder, source.root)
+            decides = (before.fingerprint, marker["digest"])
+            units.append(self._unit("curate", source, before.name, stages.curate, args, *decides))
+        return units
+
+    def _describe_codecs(self) -> None:
+        """Codecs are loaded in a worker: this process stays free of JAX."""
+        wanted = sorted({name for name in self.names.values() if name != SOFT})
+        found = self.pool.run([Task("codecs", encode.describe_codecs, (wanted, self.load))])["codecs"]
+        self.specs = {name: found[name]["spec"] for name in wanted}
+        for kind, name in self.names.items():
+            right = ("image",) if kind == "video" else (kind,)
+            if name != SOFT and self.specs[name].kind not in (*right, kind):
+                raise UserError(f"codecs.{kind}: {name} is a codec of {self.specs[name].kind}, not of {kind}")
+        limits = limits_of(self.recipe)
+        rate = found.get(self.names["audio"], {}).get("sample_rate_hz") or self.recipe.audio.sample_rate_hz
+        multiple = found.get(self.names["image"], {}).get("multiple") or 16
+        self.media = MediaSettings(self.recipe.image, self.recipe.video, rate, multiple, limits)
+
+    def _encode(self, source: BuildSource) -> list[Unit]:
+        assert self.media is not None
+        recipe = self.recipe
+        settings = encode.EncodeSettings(
+            tuple(sorted(self.names.items())), self.media, recipe.keep_media, recipe.on_bad_part, self.load
+        )
+        decides = [
+            media_words(self.media), recipe.keep_media, recipe.on_bad_part, self.names,
+            [vars(self.specs[name]) for name in sorted(self.specs)], platform_words(),
+        ]  # fmt: skip
+        units = []
+        for i, before in enumerate(source.units["ingest"]):
+            checked = source.units["curate"][i]
+            args = encode.EncodeArgs(before.folder, checked.folder, source.root, settings)
+            digests = [source.markers[stage][i]["digest"] for stage in ("ingest", "curate")]
+            units.append(self._unit("encode", source, before.name, encode.encode, args, digests, *decides))
+        return units
+
+    def _shuffle(self, source: BuildSource) -> list[Unit]:
+        shards = self.recipe.shards
+        args = ShuffleArgs(
+            source.folders("encode"), self.recipe.seed, self.recipe.validation, shards.samples, shards.bytes
+        )
+        decides = (source.digests("encode"), args.seed, args.validation, shards.samples, shards.bytes)
+        return [self._unit("shuffle", source, "all", shuffle, args, *decides)]
+
+    def _plan(self, source: BuildSource) -> dict[str, Any]:
+        (before,) = source.folders("shuffle")
+        return json.loads((before / PLAN).read_text("ascii"))
+
+    def _write(self, source: BuildSource) -> list[Unit]:
+        (places,) = source.folders("shuffle")
+        units = []
+        for shard in self._plan(source)["shards"]:
+            split, index, num = shard["split"], shard["index"], shard["num_shards"]
+            args = write.WriteArgs(source.folders("encode"), places, split, index, num)
+            decides = (source.digests("shuffle"), source.digests("encode"), split, index, num)
+            units.append(self._unit("write", source, f"{split}-{index:05d}", write.write, args, *decides))
+        return units
+
+    def _media(self, source: BuildSource) -> list[Unit]:
+        (places,) = source.folders("shuffle")
+        num, form = self._plan(source)["media_shards"], self.recipe.keep_media
+        units = []
+        for index in range(num):
+            args = write.MediaArgs(source.folders("encode"), places, form, index, num)
+            decides = (source.digests("shuffle"), source.digests("encode"), form, index, num)
+            units.append(self._unit("media", source, f"{index:05d}", write.write_kept_media, args, *decides))
+        return units
+
+    def _finish(self, source: BuildSource) -> list[Unit]:
+        shards = tuple(marker["counts"]["shard"] for marker in source.markers["write"])
+        if not shards:
+            return []  # no document of it was kept; the report says so
+        used = {name for shard in shards for name in shard["codecs"]}
+        codecs = tuple(self.specs[name] for name in sorted(used))
+        kept = [marker["counts"]["shard"] for marker in source.markers["media"]]
+        media = MediaInfo(self.recipe.keep_media if kept else "none", tuple(MediaShard(**m) for m in kept))
+        settings = {**source.settings, **recipe_settings(self.recipe, self.names)}
+        written = source.folders("write") + source.folders("media")
+        args = write.FinishArgs(written, shards, codecs, settings, media)
+        decides = (shards, [vars(c) for c in codecs], settings, media.to_json())
+        return [self._unit("finish", source, "all", write.finish, args, *decides)]
+
+    def _publish(self, report: BuildReport) -> None:
+        """Put the sources in place, then the dataset's manifest."""
+        full = [source for source in self.sources if source.units["finish"]]
+        for source in self.sources:
+            folders = [f for stage in ("ingest", "curate", "encode", "shuffle") for f in source.folders(stage)]
+            write_ledger(self.out / "ledger" / f"{source.name}.jsonl", folders)
+        if not full:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in report.dropped.items()) or "the sources are empty"
+            raise RunError(f"no document was kept ({reasons}); see {self.out / 'ledger'}")
+        for source in full:
+            (unit,) = source.units["finish"]
+            if write.is_published(unit.folder, self.out / source.name):
+                continue
+            (self.out / MANIFEST).unlink(missing_ok=True)
+            write.publish(unit.folder, self.out / source.name, self.work)
+        write_dataset_manifest(self.out, [source.name for source in full])
+        for row in report.sources:
+            row.fingerprint = write.fingerprint(self.out / row.name)
+
+
+@contextlib.contextmanager
+def _scratch(out: Path, explain: bool) -> Iterator[Path]:
+    """Where workers may write: OUT/.work, or with --explain a folder that goes away."""
+    if not explain:
+        yield out / ".work"
+        return
+    with tempfile.TemporaryDirectory(prefix="mmdata-") as folder:
+        yield Path(folder)
+
+
+def _marker(unit: Unit) -> Marker:
+    marker = read_marker(unit)
+    if marker is None:
+        raise RunError(f"unit {unit.key} left no output in {unit.folder}; was {unit.work} changed? Run it again")
+    return marker
+
+
+def _why(stage: str, source: BuildSource, stale: list[Unit]) -> StageReport:
+    why = ""
+    if stale:
+        changed = sum(unit.marker_path.exists() for unit in stale)
+        why = "not done yet" if not changed else "its inputs or settings have changed"
+    return StageReport(stage, source.name, len(source.units[stage]), len(stale), why)
+
+
+def _close(report: BuildReport, out: Path, seconds: float) -> BuildReport:
+    report.seconds = round(seconds, 3)
+    report.documents_per_second = round(report.total("documents") / max(seconds, 1e-9), 3)
+    write_json(out / "report.json", report.to_json())
+    return report
+
+
+def _read_poison(work: Path) -> dict[str, dict[str, str]]:
+    try:
+        return json.loads((work / "poison.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}

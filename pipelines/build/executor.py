@@ -1,0 +1,254 @@
+"""The local executor: worker processes under a supervisor that trusts none of them.
+
+A worker that dies (a decoder's crash, the kernel's out-of-memory killer, `kill -9`) or says nothing for too long is
+replaced and its unit run again. A unit that keeps killing workers is run in isolation, one step at a time, until the
+step which does it is known; that step (a poison document) is then left out by the unit with the reason. What comes out
+never depends on which worker ran what. (`multiprocessing.Pool` loses the unit of a killed worker without a word, and
+`ProcessPoolExecutor` fails the whole run.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+from typing import IO, Any
+
+from mmdata.errors import RunError
+from pipelines.build.worker import Call
+
+DEATHS_BEFORE_ISOLATION = 2
+_MAX_POISON = 1000  # steps of one unit; more than that is no document's fault
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Task:
+    """One unit: a module-level function of a `Call`, and its arguments; both travel to the worker pickled."""
+
+    key: str
+    function: Callable[[Call], Any]
+    args: Any
+    skip: dict[str, str] = field(default_factory=dict)  # step -> why it is left out, from an earlier run
+
+
+@dataclass
+class _Attempt:
+    task: Task
+    deaths: int = 0
+    poison: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def isolate(self) -> bool:
+        return self.deaths >= DEATHS_BEFORE_ISOLATION
+
+
+class _Worker:
+    """One process and what it is doing."""
+
+    def __init__(self, core: int, log: Path, environment: dict[str, str]) -> None:
+        ours, theirs = Pipe(duplex=True)
+        self.connection: Connection = ours
+        self.log = log
+        self.attempt: _Attempt | None = None
+        self.step: str | None = None
+        self.isolating = False
+        self.heard = time.monotonic()
+        self.ready = False
+        self._log_file: IO[bytes] = log.open("ab")
+        # -P: the current folder is not on the path, whatever lies there.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "pipelines.build.worker", str(theirs.fileno()), str(core)],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log_file,
+            stderr=self._log_file,
+            env=environment,
+        )
+        theirs.close()
+
+    def give(self, attempt: _Attempt) -> None:
+        self.attempt, self.step, self.heard = attempt, None, time.monotonic()
+        self.isolating = attempt.isolate
+        task = attempt.task
+        with contextlib.suppress(OSError):  # it died just now: its end of the pipe says so at the next poll
+            self.connection.send((task.function, task.args, {**task.skip, **attempt.poison}, attempt.isolate))
+
+    def kill(self) -> int:
+        """End it and return its exit status (negative: the signal)."""
+        self.process.kill()
+        status = self.process.wait()
+        self.connection.close()
+        self._log_file.close()
+        return status
+
+    def last_words(self) -> str:
+        lines = self.log.read_text("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+class LocalExecutor:
+    """Runs tasks on `workers` processes, each pinned to its own core while there are cores.
+
+    `stuck_s`: a worker that reports no step for so long is killed, and treated as one that died.
+    `environment` is added to each worker's; `peak_bytes` is the highest sum of resident memory seen.
+    """
+
+    def __init__(
+        self, workers: int, logs: Path, environment: dict[str, str] | None = None, stuck_s: float = 300.0
+    ) -> None:
+        if workers < 1:
+            raise ValueError(f"workers is {workers}; at least 1")
+        logs.mkdir(parents=True, exist_ok=True)
+        self._logs = logs
+        self._stuck_s = stuck_s
+        path = os.pathsep.join(os.path.abspath(p) for p in sys.path)
+        one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
+        self._environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0", **one, **(environment or {})}
+        self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self._workers: list[_Worker | None] = [None] * workers
+        self._bytes_seen: dict[int, int] = {}
+        self.peak_bytes = 0
+
+    def run(
+        self,
+        tasks: Iterable[Task],
+        on_done: Callable[[Task, Any], None] = lambda task, result: None,
+        on_poison: Callable[[Task, str, str], None] = lambda task, step, reason: None,
+    ) -> dict[str, Any]:
+        """Results by key, once all tasks are done. RunError: a unit raised, or kills workers for no single step."""
+        waiting = deque(_Attempt(task) for task in tasks)
+        results: dict[str, Any] = {}
+        while waiting or any(w is not None and w.attempt for w in self._workers):
+            self._hand_out(waiting)
+            busy = {w.connection: i for i, w in enumerate(self._workers) if w is not None}
+            for connection in wait(list(busy), timeout=_POLL_S):
+                self._hear(busy[connection], waiting, results, on_done, on_poison)  # type: ignore[index]
+            self._check_stuck(waiting, on_poison)
+            self._watch_memory()
+        return results
+
+    def close(self) -> None:
+        """End the workers; what they had half done lies under temporary names."""
+        for place, worker in enumerate(self._workers):
+            if worker is not None:
+                worker.kill()
+                self._workers[place] = None
+
+    def __enter__(self) -> LocalExecutor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _hand_out(self, waiting: deque[_Attempt]) -> None:
+        for place, worker in enumerate(self._workers):
+            if not waiting:
+                return
+            if worker is None:
+                core = self._cores[place % len(self._cores)] if self._cores else -1
+                log = self._logs / f"worker-{place}.log"
+                worker = self._workers[place] = _Worker(core, log, self._environment)
+            if worker.attempt is None:
+                worker.give(waiting.popleft())
+
+    def _hear(
+        self,
+        place: int,
+        waiting: deque[_Attempt],
+        results: dict[str, Any],
+        on_done: Callable[[Task, Any], None],
+        on_poison: Callable[[Task, str, str], None],
+    ) -> None:
+        worker = self._workers[place]
+        assert worker is not None
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            self._lost(place, _cause(worker.kill()), waiting, on_poison)
+            return
+        worker.heard = time.monotonic()
+        if message[0] == "ready":
+            worker.ready = True
+        elif message[0] == "at":
+            worker.step = message[1]
+        elif message[0] == "done":
+            attempt, worker.attempt = worker.attempt, None
+            assert attempt is not None
+            self._bytes_seen[worker.process.pid] = max(self._bytes_seen.get(worker.process.pid, 0), message[2])
+            results[attempt.task.key] = message[1]
+            on_done(attempt.task, message[1])
+        else:
+            attempt, worker.attempt = worker.attempt, None
+            assert attempt is not None
+            raise _failure(attempt.task.key, message[1:], worker.log)
+
+    def _check_stuck(self, waiting: deque[_Attempt], on_poison: Callable[[Task, str, str], None]) -> None:
+        now = time.monotonic()
+        for place, worker in enumerate(self._workers):
+            if worker is not None and worker.attempt and now - worker.heard > self._stuck_s:
+                worker.kill()
+                worker.attempt.deaths += DEATHS_BEFORE_ISOLATION  # once is enough: waiting is dear
+                self._lost(place, f"no progress in {self._stuck_s:g} s", waiting, on_poison)
+
+    def _lost(
+        self, place: int, cause: str, waiting: deque[_Attempt], on_poison: Callable[[Task, str, str], None]
+    ) -> None:
+        """A worker is gone: blame the step if it was isolated, and put its unit first in the queue."""
+        worker = self._workers[place]
+        assert worker is not None
+        self._workers[place] = None
+        attempt = worker.attempt
+        if not worker.ready:
+            raise RunError(f"a worker process does not start ({cause}): {worker.last_words()}; its log is {worker.log}")
+        if attempt is None:
+            return
+        if worker.isolating:
+            step, task = worker.step, attempt.task
+            known = {**task.skip, **attempt.poison}
+            if step is None or step in known or len(attempt.poison) >= _MAX_POISON:
+                raise RunError(f"unit {task.key} kills its worker ({cause}) at no single document; see {worker.log}")
+            attempt.poison[step] = cause
+            on_poison(task, step, cause)
+        attempt.deaths += 1
+        waiting.appendleft(attempt)
+
+    def _watch_memory(self) -> None:
+        pids = [os.getpid(), *(w.process.pid for w in self._workers if w is not None)]
+        self.peak_bytes = max(self.peak_bytes, sum(_resident(pid) for pid in pids))
+
+
+def _cause(status: int) -> str:
+    if status < 0:
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
+        return f"{name}, which the kernel also sends when memory is short" if name == "SIGKILL" else name
+    return f"exit status {status}"
+
+
+def _failure(key: str, error: tuple[str, str, int | None, str], log: Path) -> Exception:
+    kind, text, number, _ = error
+    if number == errno.ENOSPC:
+        return RunError(f"no space left on the disk ({text}); free some and run the command again")
+    if kind in ("UserError", "RunError"):
+        return RunError(text)
+    return RunError(f"unit {key} failed: {kind}: {text} (the traceback is in {log})")
+
+
+def _resident(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0

@@ -1,0 +1,118 @@
+"""A recipe's sources opened, with their inputs cut into the ranges that units work on, and what is known of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmdata.errors import UserError
+from pipelines.build.recipe import Recipe, SourceEntry
+from pipelines.build.report import SourceReport
+from pipelines.build.settings import limits_of
+from pipelines.build.stages import OpenSource, SourceArgs
+from pipelines.build.units import Unit
+from pipelines.config import expand, nearest
+from pipelines.ingest.source import Input
+from pipelines.ingest.sources import SOURCES, open_source, require_inputs
+
+Marker = dict[str, Any]
+
+
+@dataclass
+class BuildSource:
+    """One source on its way through the stages: the units of each stage that is done, and their markers."""
+
+    entry: SourceEntry
+    args: SourceArgs
+    root: Path
+    settings: dict[str, Any]
+    cuts: list[tuple[Input, ...]]
+    units: dict[str, list[Unit]] = field(default_factory=dict)
+    markers: dict[str, list[Marker]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+    def folders(self, stage: str) -> tuple[Path, ...]:
+        return tuple(unit.folder for unit in self.units[stage])
+
+    def digests(self, stage: str) -> list[str]:
+        return [marker["digest"] for marker in self.markers[stage]]
+
+
+def open_one(recipe: Recipe, entry: SourceEntry, opener: OpenSource) -> BuildSource:
+    """The source with its inputs cut into units; UserError where there is nothing to read."""
+    if opener is open_source and entry.format not in SOURCES:
+        raise UserError(f"source {entry.name!r}: no format {entry.format!r}; {nearest(entry.format, list(SOURCES))}")
+    options = json.dumps(_resolved(recipe, entry), sort_keys=True)
+    path = recipe.source_path(entry)
+    args = SourceArgs(entry.name, entry.format, path, options, limits_of(recipe), opener)
+    source = args.open()
+    require_inputs(source)
+    cuts = list(cut_inputs(source.inputs(), recipe.shards.unit_inputs, recipe.shards.unit_bytes))
+    settings = {"name": entry.name, "format": entry.format, "source": source.settings()}
+    return BuildSource(entry, args, source.root, settings, cuts)
+
+
+def _resolved(recipe: Recipe, entry: SourceEntry) -> dict[str, Any]:
+    """The options, with a manifest that lies beside the recipe found from there, as the path is."""
+    options = entry.options
+    for key in ("manifest", "manifest_root"):
+        if isinstance(options.get(key), str) and options[key]:
+            options[key] = expand(options[key], f"source {entry.name!r}")
+            if (recipe.folder / options[key]).exists():
+                options[key] = str((recipe.folder / options[key]).resolve())
+    return options
+
+
+def cut_inputs(inputs: list[Input], most: int, most_bytes: int) -> Iterator[tuple[Input, ...]]:
+    """Runs of inputs, each of at most `most` inputs and `most_bytes` bytes (one input may pass the bytes)."""
+    run: list[Input] = []
+    size = 0
+    for item in inputs:
+        if run and (len(run) >= most or size + item.size > most_bytes):
+            yield tuple(run)
+            run, size = [], 0
+        run.append(item)
+        size += item.size
+    if run:
+        yield tuple(run)
+
+
+def touched(path: Path) -> list[int]:
+    """Size and time of a file: they decide only whether it is read again, never what is written."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return [0, 0]
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def planned(source: BuildSource) -> SourceReport:
+    inputs = [item for cut in source.cuts for item in cut]
+    size = sum(item.size for item in inputs)
+    return SourceReport(source.name, len(inputs), size, units=len(source.cuts) + 1)
+
+
+def reported(source: BuildSource) -> SourceReport:
+    """The numbers of a source out of its units' markers."""
+    report = planned(source)
+    for stage in ("ingest", "curate", "encode", "shuffle"):
+        for marker in source.markers.get(stage, []):
+            for reason, count in marker["counts"].get("dropped", {}).items():
+                report.dropped[reason] = report.dropped.get(reason, 0) + count
+    report.documents = sum(m["counts"]["documents"] for m in source.markers.get("ingest", []))
+    for marker in source.markers.get("encode", []):
+        report.soft += marker["counts"]["soft"]
+        for kind, count in marker["counts"]["codes"].items():
+            report.codes[kind] = report.codes.get(kind, 0) + count
+    for marker in source.markers.get("write", []):
+        shard = marker["counts"]["shard"]
+        setattr(report, shard["split"], getattr(report, shard["split"]) + shard["samples"])
+    report.samples = report.train + report.validation
+    report.bytes = sum(m["counts"]["bytes"] for m in source.markers.get("finish", []))
+    return report

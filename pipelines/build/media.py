@@ -1,0 +1,100 @@
+"""One part of a document to arrays: bytes are decoded and resized here, in the threads beside the codec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.build.recipe import ImageOptions, VideoOptions
+from pipelines.ingest.document import Part
+from pipelines.ingest.media import EMPTY, Limits, MediaError
+
+
+@dataclass(frozen=True)
+class AsResized:
+    """The resize policy handed to a codec for media that `decode` has brought to their grid: it changes nothing."""
+
+    multiple: int
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        return height // self.multiple, width // self.multiple
+
+
+@dataclass(frozen=True)
+class MediaSettings:
+    """All that decides the arrays of a medium."""
+
+    image: ImageOptions
+    video: VideoOptions
+    sample_rate_hz: int
+    multiple: int  # pixels a code, of a side
+    limits: Limits
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A part ready to be encoded. `media`: one array, or one a frame; none for a text."""
+
+    media: tuple[np.ndarray, ...] = ()  # uint8 [H, W, 3] or float32 [n]
+    times: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))  # float32 [t], of frames
+    seconds: float = float("nan")  # how long it lasts
+
+
+def decode(part: Part, settings: MediaSettings) -> Decoded:
+    """The part's arrays. Raises MediaError, and nothing else for bad bytes."""
+    if part.kind == "text":
+        if not part.text:
+            raise MediaError(EMPTY, "no text")
+        return Decoded()
+    medium = _medium(part)
+    if part.kind == "image":
+        return _image(medium, settings)
+    if part.kind == "audio":
+        return _audio(medium, settings)
+    return _video(medium, settings)
+
+
+def to_pcm(wave: np.ndarray) -> np.ndarray:
+    """float32 [n] in [-1, 1] -> int16 [n]."""
+    return np.clip(np.round(wave * 32767.0), -32768, 32767).astype(np.int16)
+
+
+def _medium(part: Part) -> bytes | Path:
+    if part.data is not None:
+        return part.data
+    if part.path is None:
+        raise MediaError(EMPTY, "no bytes")
+    return part.path
+
+
+def _image(medium: bytes | Path, settings: MediaSettings) -> Decoded:
+    from pipelines.ingest.decode_image import decode_image
+
+    image = decode_image(medium, settings.limits, settings.image.background)
+    return Decoded((_resize(image, settings.image.tokens, settings),))
+
+
+def _audio(medium: bytes | Path, settings: MediaSettings) -> Decoded:
+    from pipelines.ingest.decode_audio import decode_audio
+
+    wave = decode_audio(medium, settings.sample_rate_hz, settings.limits)
+    if not len(wave):
+        raise MediaError(EMPTY, "no sound")
+    return Decoded((wave,), seconds=len(wave) / settings.sample_rate_hz)
+
+
+def _video(medium: bytes | Path, settings: MediaSettings) -> Decoded:
+    from pipelines.ingest.decode_video import decode_video
+
+    video = settings.video
+    clip = decode_video(medium, fps=video.fps, max_frames=video.max_frames, limits=settings.limits)
+    frames = tuple(_resize(frame, video.tokens, settings) for frame in clip.frames)
+    return Decoded(frames, np.asarray(clip.times, np.float32), clip.duration_s)
+
+
+def _resize(image: np.ndarray, tokens: int, settings: MediaSettings) -> np.ndarray:  # uint8 [H, W, 3]
+    from tokenizer.image import ResizePolicy, resize
+
+    return resize(image, ResizePolicy(settings.image.policy, tokens, settings.multiple))

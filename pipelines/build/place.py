@@ -1,0 +1,70 @@
+"""Whether a build may write into a folder: a new or empty one, or the folder of the same recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import IO, Any
+
+from mmdata.errors import UserError
+from pipelines.build.units import lock, sweep, write_json
+
+WORK = ".work"
+
+
+def claim(out: Path, settings: dict[str, dict[str, Any]]) -> IO[str]:
+    """Take `out` for the sources with these settings; returns the lock to `release`.
+
+    UserError where it is no folder, holds other files, or was built from a recipe whose sources were set otherwise.
+    New sources may join those that are there. A build that has finished no source yet may go on with another recipe:
+    units which it still fits are not run again.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; give --out a folder")
+    known = out / WORK / "recipe.json"
+    there = sorted(p.name for p in out.iterdir()) if out.is_dir() else []
+    if (out / WORK).is_dir() and known.exists():
+        if any(out.glob("manifest.json")) or any(out.glob("*/manifest.json")):
+            _compare(out, json.loads(known.read_text("ascii")), settings)
+    elif "manifest.json" in there:
+        raise UserError(f"{out} holds another dataset; choose an empty or new folder for --out")
+    elif [name for name in there if name != WORK]:
+        names = ", ".join([n for n in there if n != WORK][:3])
+        raise UserError(f"{out} holds other files ({names}); choose an empty or new folder for --out")
+    held = lock(out / WORK)
+    try:
+        sweep(out)
+        write_json(known, settings)
+    except BaseException:
+        held.close()
+        raise
+    return held
+
+
+def release(held: IO[str] | None) -> None:
+    """Let other builds have the folder."""
+    if held is not None:
+        held.close()
+
+
+def _compare(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    for name in old:
+        if name not in new:
+            change = f"its source {name!r} is not in this recipe"
+        else:
+            change = _first_change(old[name], json.loads(json.dumps(new[name])), "")
+        if change:
+            raise UserError(
+                f"{out} holds the dataset of another recipe ({change});"
+                " choose another folder for --out, or delete this one to build it anew"
+            )
+
+
+def _first_change(old: Any, new: Any, key: str) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for word in sorted(w for w in {*old, *new} if not w.endswith("_sha256")):  # an input's content may change
+            found = _first_change(old.get(word), new.get(word), f"{key}.{word}" if key else word)
+            if found:
+                return found
+        return ""
+    return "" if old == new else f"{key} was {old!r}, is {new!r}"

@@ -1,0 +1,156 @@
+"""What a build made: the report, its JSON, and the closing table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+KINDS = ("text", "image", "audio", "video")
+
+
+@dataclass
+class SourceReport:
+    """Numbers of one source. `documents` counts those that ingestion found."""
+
+    name: str
+    inputs: int = 0
+    input_bytes: int = 0
+    units: int = 0
+    documents: int = 0
+    samples: int = 0
+    train: int = 0
+    validation: int = 0
+    codes: dict[str, int] = field(default_factory=dict)  # by kind: codes are tokens of most layouts
+    soft: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)  # by reason: inputs, records and parts
+    bytes: int = 0
+    fingerprint: str = ""
+
+
+@dataclass
+class StageReport:
+    """Units of one stage of one source: how many there are, how many had to run, and why."""
+
+    stage: str
+    source: str
+    units: int
+    stale: int
+    why: str = ""
+
+
+@dataclass
+class BuildReport:
+    """The whole build. `dry_run`: nothing was written and only inputs, bytes and units are known."""
+
+    out: str
+    sources: list[SourceReport]
+    stages: list[StageReport] = field(default_factory=list)
+    workers: int = 0
+    seconds: float = 0.0
+    documents_per_second: float = 0.0
+    peak_bytes: int = 0
+    dry_run: bool = False
+
+    @property
+    def units_run(self) -> int:
+        return sum(stage.stale for stage in self.stages)
+
+    def total(self, name: str) -> int:
+        return sum(getattr(source, name) for source in self.sources)
+
+    @property
+    def codes(self) -> dict[str, int]:
+        """Codes by kind, of all sources."""
+        return {kind: sum(source.codes.get(kind, 0) for source in self.sources) for kind in KINDS}
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Ledger lines by reason, of all sources, the most frequent first."""
+        total: Counter[str] = Counter()
+        for source in self.sources:
+            total.update(source.dropped)
+        return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "documents": self.total("documents"),
+            "samples": self.total("samples"),
+            "codes": self.codes,
+            "dropped": self.dropped,
+            "units_run": self.units_run,
+        }
+
+
+def print_report(report: BuildReport) -> None:
+    """The closing table, or what there is to do. Tokens are codes: a layout adds its own."""
+    from rich.console import Console
+
+    console = Console()
+    if report.dry_run:
+        console.print(_plan_table(report))
+        if report.stages:
+            console.print(_stage_table(report))
+        return
+    console.print(_table(report))
+    console.print(f"tokens by kind; train {report.total('train'):,} samples, validation {report.total('validation'):,}")
+    for reason, count in report.dropped.items():
+        console.print(f"  left out: {count:,} {reason}")
+    if report.total("soft"):
+        console.print(f"  soft items: {report.total('soft'):,}")
+    if not report.units_run:
+        console.print("nothing had changed; no unit was run again")
+    console.print(
+        f"{report.total('documents'):,} documents in, {report.total('samples'):,} kept, in {report.seconds:.1f} s"
+        f" ({report.documents_per_second:,.1f} documents/s, {report.workers} workers,"
+        f" peak memory {report.peak_bytes / 1e9:.2f} GB)",
+        soft_wrap=True,
+    )
+    console.print(f"dataset: {report.out}   ledger: {report.out}/ledger", soft_wrap=True)
+
+
+def _table(report: BuildReport) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    words = ("docs", "kept", "left out", *KINDS, "MB")
+    table = Table("source", *words, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in table.columns:
+        column.no_wrap = True
+        column.justify = "left" if column.header == "source" else "right"
+
+    def add(name: str, numbers: list[int], size: int) -> None:
+        table.add_row(name, *map(_short, numbers), f"{size / 1e6:.1f}")
+
+    for s in report.sources:
+        codes = [s.codes.get(kind, 0) for kind in KINDS]
+        add(s.name, [s.documents, s.samples, sum(s.dropped.values()), *codes], s.bytes)
+    table.add_section()
+    left_out = sum(report.dropped.values())
+    totals = [report.total("documents"), report.total("samples"), left_out, *report.codes.values()]
+    add("all", totals, report.total("bytes"))
+    return table
+
+
+def _short(n: int) -> str:
+    """12,345 or 751k or 3.55M: six characters at most, so that the table fits 80 columns."""
+    return f"{n:,}" if n < 100_000 else f"{n / 1e3:.0f}k" if n < 999_500 else f"{n / 1e6:.4g}M"
+
+
+def _plan_table(report: BuildReport) -> Any:
+    from rich.table import Table
+
+    table = Table("source", "inputs", "MB", "units", title=f"to build in {report.out}")
+    for s in report.sources:
+        table.add_row(s.name, f"{s.inputs:,}", f"{s.input_bytes / 1e6:.1f}", f"{s.units:,}")
+    return table
+
+
+def _stage_table(report: BuildReport) -> Any:
+    from rich.table import Table
+
+    table = Table("stage", "source", "units", "to run", "why")
+    for s in report.stages:
+        table.add_row(s.stage, s.source, str(s.units), str(s.stale), s.why)
+    return table

@@ -1,0 +1,141 @@
+"""The first two stages: ingest (inputs to documents) and curate (documents to verdicts). Both run in workers.
+
+Curation is one pass for now: it drops documents without parts and says, from the digests of the parts' bytes, to which
+duplicate cluster a document belongs. Exact copies share a cluster, and so a split.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmdata.commit import sha256_of
+from pipelines.build.documents import DocumentWriter, read_documents
+from pipelines.build.ledger import write_dropped
+from pipelines.build.units import Counts, Unit, read_lines, write_lines
+from pipelines.build.worker import Call
+from pipelines.ingest.document import Document, Dropped, Part
+from pipelines.ingest.media import Limits
+from pipelines.ingest.source import Input, Source
+
+VERDICTS = "verdicts.jsonl"
+
+OpenSource = Callable[[str, str, Path, dict[str, Any], Limits], Source]
+
+
+@dataclass(frozen=True)
+class SourceArgs:
+    """How a worker opens a source again."""
+
+    name: str
+    format: str
+    path: Path
+    options: str  # canonical JSON, so that this can be hashed
+    limits: Limits
+    open_source: OpenSource
+
+    def open(self) -> Source:
+        return _open(self)
+
+
+@functools.lru_cache(maxsize=8)
+def _open(args: SourceArgs) -> Source:
+    return args.open_source(args.name, args.format, args.path, json.loads(args.options), args.limits)
+
+
+@dataclass(frozen=True)
+class IngestArgs:
+    source: SourceArgs
+    inputs: tuple[Input, ...]
+    leftovers: bool = False  # also list the files that no input reads
+
+
+@dataclass(frozen=True)
+class CurateArgs:
+    documents: Path  # folder of the ingest unit
+    root: Path
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One kept document: its cluster, and the digest of each part's bytes ("" where they cannot be read)."""
+
+    id: str
+    cluster: str
+    digests: tuple[str, ...]
+
+
+def ingest(call: Call, unit: Unit, folder: Path) -> Counts:
+    """Read the unit's inputs; documents and ledger lines into `folder`."""
+    args: IngestArgs = unit.args
+    source = args.source.open()
+    dropped: list[Dropped] = []
+    with DocumentWriter(folder, source.root) as writer:
+        for item in args.inputs:
+            if item.path in call.skip:
+                dropped.append(poisoned(unit, item.path, call.skip[item.path]))
+                continue
+            call.at(item.path)
+            for found in source.read(item):
+                call.at(item.path)
+                if isinstance(found, Document):
+                    writer.write(found)
+                else:
+                    dropped.append(found)
+    if args.leftovers:
+        dropped.extend(source.leftovers())
+    return {"inputs": len(args.inputs), "documents": writer.count, "dropped": write_dropped(folder, dropped)}
+
+
+def curate(call: Call, unit: Unit, folder: Path) -> Counts:
+    """A verdict on each document of an ingest unit."""
+    args: CurateArgs = unit.args
+    digest_file = functools.lru_cache(maxsize=256)(_file_digest)
+    kept, dropped = [], []
+    for document in read_documents(args.documents, args.root):
+        call.at(document.uri)
+        if not document.parts:
+            dropped.append(Dropped(unit.source, document.uri, "curate", "empty", "the document has no part"))
+            continue
+        digests = [_digest(part, digest_file) for part in document.parts]
+        words = ((part.kind, digest) for part, digest in zip(document.parts, digests))
+        kept.append([document.id, cluster_of(words), digests])
+    write_lines(folder / VERDICTS, kept)
+    return {"documents": len(kept), "dropped": write_dropped(folder, dropped)}
+
+
+def read_verdicts(folder: Path) -> list[Verdict]:
+    """The verdicts of a curate unit, in the order of its documents."""
+    return [Verdict(i, cluster, tuple(digests)) for i, cluster, digests in read_lines(folder / VERDICTS)]
+
+
+def cluster_of(parts: Iterable[tuple[str, str]]) -> str:
+    """The content digest of a document: hex of 16 bytes over each part's kind and the sha256 of its bytes."""
+    words = "\0".join(f"{kind}:{digest}" for kind, digest in parts)
+    return hashlib.blake2b(words.encode(), digest_size=16).hexdigest()
+
+
+def poisoned(unit: Unit, uri: str, cause: str) -> Dropped:
+    """The ledger line of a step that killed or hung its worker."""
+    reason = "took too long" if cause.startswith("no progress") else "crashed its worker"
+    return Dropped(unit.source, uri, unit.stage, reason, cause)
+
+
+def _digest(part: Part, digest_file: Callable[[Path], str]) -> str:
+    if part.text is not None:
+        return hashlib.sha256(part.text.encode("utf-8", "surrogatepass")).hexdigest()
+    if part.data is not None:
+        return hashlib.sha256(part.data).hexdigest()
+    return digest_file(part.path) if part.path is not None else ""
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError:
+        return ""  # decoding it will say so, with a ledger line

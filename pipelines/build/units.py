@@ -1,0 +1,155 @@
+"""Work units and where they leave their output: temporary name, fsync, rename, then a marker that says done.
+
+OUT/.work/<stage>/<source>/<unit>/ holds a unit's files, `<unit>.done.json` beside it the fingerprint of what decided
+them, their digest and counts. A unit whose marker bears its fingerprint is not run again; anything else is run from
+the start, so a killed build leaves nothing that could be taken for finished. Plain files, and no lock but one.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from mmdata.commit import sha256_of, write_bytes
+from mmdata.errors import UserError
+from pipelines.build.worker import Call
+
+Counts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """(stage, source, range) with all that its function needs; it travels to a worker pickled: paths, not bytes."""
+
+    stage: str
+    source: str
+    name: str  # "00003"
+    fingerprint: str
+    function: Callable[[Call, Unit, Path], Counts]  # writes into the folder it is given
+    work: Path  # OUT/.work
+    args: Any = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.stage}/{self.source}/{self.name}"
+
+    @property
+    def folder(self) -> Path:
+        return self.work / self.stage / self.source / self.name
+
+    @property
+    def marker_path(self) -> Path:
+        return self.folder.with_name(f"{self.name}.done.json")
+
+
+def fingerprint_of(*parts: Any) -> str:
+    """sha256 of the canonical JSON of what decides an output."""
+    words = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
+def read_marker(unit: Unit) -> dict[str, Any] | None:
+    """The unit's marker if it is done under the same fingerprint, else None."""
+    try:
+        marker = json.loads(unit.marker_path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return marker if marker.get("fingerprint") == unit.fingerprint and unit.folder.is_dir() else None
+
+
+def run_unit(call: Call) -> dict[str, Any]:
+    """Run `call.args`, a Unit, and commit its output; returns its marker. Runs in a worker."""
+    unit: Unit = call.args
+    begun = time.monotonic()
+    temporary = unit.folder.with_name(f"{unit.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        counts = unit.function(call, unit, temporary)
+        return _commit(unit, temporary, counts, time.monotonic() - begun)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _commit(unit: Unit, temporary: Path, counts: Counts, seconds: float) -> dict[str, Any]:
+    digests = {}
+    for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
+        digests[str(path.relative_to(temporary))] = sha256_of(path)
+        sync(path)
+    for folder in [*(p for p in temporary.rglob("*") if p.is_dir()), temporary]:
+        sync(folder)
+    unit.marker_path.unlink(missing_ok=True)
+    shutil.rmtree(unit.folder, ignore_errors=True)
+    os.replace(temporary, unit.folder)
+    marker = {
+        "fingerprint": unit.fingerprint,
+        "digest": fingerprint_of(digests),
+        "counts": counts,
+        "seconds": round(seconds, 3),
+    }
+    write_json(unit.marker_path, marker)
+    return marker
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` at `path`, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=True) + "\n").encode())
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a folder."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sweep(work: Path) -> None:
+    """Remove what killed workers left under temporary names. Only with the lock held."""
+    for path in work.rglob("*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def lock(work: Path) -> IO[str]:
+    """Hold the folder until the returned file is closed or the process is gone, however it went."""
+    work.mkdir(parents=True, exist_ok=True)
+    file = (work / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            return file  # a file system without locks: go on without
+        file.close()
+        raise UserError(f"another build is writing {work.parent}; wait for it, or choose another --out") from None
+    return file
+
+
+def read_lines(path: Path) -> Iterator[Any]:
+    """The values of a JSON-lines file."""
+    with path.open("r", encoding="ascii") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def write_lines(path: Path, values: list[Any] | Iterator[Any]) -> int:
+    """One JSON value a line, in ASCII (lone surrogates too); returns how many."""
+    n = 0
+    with path.open("w", encoding="ascii") as file:
+        for n, value in enumerate(values, start=1):  # noqa: B007
+            file.write(json.dumps(value, ensure_ascii=True, separators=(",", ":")) + "\n")
+    return n

@@ -1,0 +1,141 @@
+"""The write stage: shards out of the places that the shuffle chose, then the source's folder with its manifest.
+
+Everything is put together under OUT/.work and linked into place by one rename, so a reader sees a whole source or none.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmdata.manifest import MANIFEST, fingerprint_of, finish_source, read_json
+from mmdata.media import Media, MediaInfo, write_media_shard
+from mmdata.sample import Sample
+from mmdata.shards import ShardInfo, decode_sample, write_shard
+from pipelines.build.encode import MEDIA, SAMPLES
+from pipelines.build.shuffle import MEDIA_PLACES, PLACES
+from pipelines.build.units import Counts, Unit, read_lines, sync
+from pipelines.build.worker import Call
+from tokenizer.codec import CodecSpec
+
+
+@dataclass(frozen=True)
+class WriteArgs:
+    encoded: tuple[Path, ...]
+    places: Path  # folder of the shuffle unit
+    split: str
+    index: int
+    num_shards: int
+
+
+@dataclass(frozen=True)
+class MediaArgs:
+    encoded: tuple[Path, ...]
+    places: Path
+    form: str  # keep_media of the recipe
+    index: int
+    num_shards: int
+
+
+@dataclass(frozen=True)
+class FinishArgs:
+    written: tuple[Path, ...]  # folders of the write and media units
+    shards: tuple[dict[str, Any], ...]
+    codecs: tuple[CodecSpec, ...]
+    settings: dict[str, Any]
+    media: MediaInfo
+
+
+def write(call: Call, unit: Unit, folder: Path) -> Counts:
+    """One shard with its catalog."""
+    args: WriteArgs = unit.args
+    places = np.load(args.places / PLACES.format(split=args.split, index=args.index))
+    info = write_shard(folder, unit.source, args.split, args.index, args.num_shards, _samples(call, args, places))
+    return {"shard": info.to_json()}
+
+
+def _samples(call: Call, args: WriteArgs, places: np.ndarray) -> Iterator[Sample]:
+    files: dict[int, np.memmap[Any, Any]] = {}
+    for number, offset, length in places.tolist():
+        call.at(f"{args.split}-{args.index}")
+        if number not in files:
+            files[number] = np.memmap(args.encoded[number] / SAMPLES, np.uint8, "r")
+        yield decode_sample(files[number][offset : offset + length].tobytes())
+
+
+def write_kept_media(call: Call, unit: Unit, folder: Path) -> Counts:
+    """One shard of kept media."""
+    args: MediaArgs = unit.args
+    shard = write_media_shard(folder, args.index, args.num_shards, _media(call, args))
+    return {"shard": shard.to_json()}
+
+
+def _media(call: Call, args: MediaArgs) -> Iterator[Media]:
+    for row in read_lines(args.places / MEDIA_PLACES.format(index=args.index)):
+        call.at(row["digest"])
+        with (args.encoded[row["unit"]] / MEDIA).open("rb") as file:
+            file.seek(row["offset"])
+            data = file.read(row["length"])
+        if args.form == "original":
+            yield Media(row["digest"], row["kind"], data)
+            continue
+        array = np.frombuffer(data, "<i2" if row["kind"] == "audio" else "u1").reshape(row["shape"])
+        times = np.array(row.get("times", []), np.float32)
+        yield Media(row["digest"], row["kind"], array, row.get("sample_rate_hz", 0), times)
+
+
+def finish(call: Call, unit: Unit, folder: Path) -> Counts:
+    """The whole folder of a source: linked shards, and its manifest, which is written last."""
+    args: FinishArgs = unit.args
+    for path in args.written:
+        link_tree(path, folder)
+    shards = [ShardInfo.from_json(shard) for shard in args.shards]
+    finish_source(folder, unit.source, shards, args.codecs, args.settings, args.media)
+    return {"bytes": sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())}
+
+
+def publish(finished: Path, place: Path, work: Path) -> None:
+    """Put the finished folder in `place` by one rename; an older one there loses its manifest first."""
+    if place.exists():
+        (place / MANIFEST).unlink(missing_ok=True)
+        sync(place)
+    temporary = work / f"{place.name}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    link_tree(finished, temporary)
+    for folder in [temporary, *(p for p in temporary.rglob("*") if p.is_dir())]:
+        sync(folder)
+    shutil.rmtree(place, ignore_errors=True)
+    os.replace(temporary, place)
+    sync(place.parent)
+
+
+def link_tree(source: Path, place: Path) -> None:
+    """The files of `source` under `place` too: hard links where the disk has them, else copies."""
+    for path in sorted(source.rglob("*")):
+        target = place / path.relative_to(source)
+        if path.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, target)
+        except OSError:
+            shutil.copy2(path, target)
+            sync(target)
+
+
+def is_published(finished: Path, place: Path) -> bool:
+    """Whether the folder in place is this one."""
+    ours, theirs = finished / MANIFEST, place / MANIFEST
+    return theirs.exists() and ours.read_bytes() == theirs.read_bytes()
+
+
+def fingerprint(place: Path) -> str:
+    """Of a finished source; "" where there is none."""
+    return fingerprint_of(read_json(place)) if (place / MANIFEST).exists() else ""

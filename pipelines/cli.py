@@ -1,0 +1,271 @@
+"""The `mmdata` command: each command calls one function. Nothing is decided here but words, exit codes and tables.
+
+Exit codes: 0 done, 1 it failed (full disk, an interrupted or broken run), 2 it was asked wrongly. One line on stderr
+says what, which and the fix. Imports of the work itself are inside the commands: `mmdata --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import errno
+import json as json_words
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="mmdata",
+    help="Raw text, images, audio and video in; exact, interleaved token batches out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+fit_app = typer.Typer(help="Train a codec of your own.", no_args_is_help=True)
+evaluate_app = typer.Typer(help="Measure a codec.", no_args_is_help=True)
+layout_app = typer.Typer(help="Look at layouts.", no_args_is_help=True)
+app.add_typer(fit_app, name="fit")
+app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(layout_app, name="layout")
+
+_INTERRUPTED = 130  # what typer returns for Ctrl-C
+
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+Config = Annotated[Path, typer.Option(help="What to train, and on what: a TOML file (docs/files.md).")]
+Excludes = Annotated[
+    list[Path] | None,
+    typer.Option(help="A file or folder that must not be trained on (repeatable); near copies are dropped too."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if version:
+        import mmdata
+
+        print(mmdata.__version__)
+        raise typer.Exit()
+
+
+@app.command()
+def build(
+    recipe: Annotated[Path, typer.Argument(help="The recipe: a TOML file (docs/files.md).")],
+    out: Annotated[Path, typer.Option(help="The dataset's folder. The same command again goes on after a stop.")],
+    workers: Annotated[int, typer.Option(help="Worker processes; never changes the output. 0: one a core.")] = 0,
+    executor: Annotated[str, typer.Option(help="Where the units run: local.")] = "local",
+    dry_run: Annotated[bool, typer.Option(help="Say what there is to do; write nothing.")] = False,
+    explain: Annotated[bool, typer.Option(help="Say which stages would run, and why; write nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Build a dataset from a recipe."""
+    from pipelines.build.engine import build as run_build
+    from pipelines.build.recipe import load_recipe
+    from pipelines.build.report import print_report
+
+    report = run_build(
+        load_recipe(recipe), out, workers=workers, executor=executor, dry_run=dry_run, explain=explain,
+        progress=not json,
+    )
+    _say(json, report.to_json(), lambda: print_report(report))
+
+
+@fit_app.command("image")
+def fit_image(config: Config, out: Path | None = None, exclude: Excludes = None) -> None:
+    """Train an image codec from folders of pictures."""
+    from pipelines.fit.images import fit_image as run
+
+    run(config, out, exclude=exclude or [])
+
+
+@fit_app.command("audio")
+def fit_audio(config: Config, out: Path | None = None, exclude: Excludes = None) -> None:
+    """Train a speech codec from folders of recordings."""
+    from pipelines.fit.audio import fit_audio as run
+
+    run(config, out, exclude=exclude or [])
+
+
+@fit_app.command("text")
+def fit_text(config: Config, out: Path | None = None, exclude: Excludes = None) -> None:
+    """Train a SentencePiece model from folders of text."""
+    from pipelines.fit.text import fit_text as run
+
+    run(config, out, exclude=exclude or [])
+
+
+@evaluate_app.command("image")
+def evaluate_image(codec: str = "image-fsq16", folder: Path | None = None, json: Json = False) -> None:
+    """PSNR and SSIM on 256x256 centre crops: of a folder, or of seven photos of scikit-image and scikit-learn."""
+    from pipelines.fit.evaluate_images import evaluate_image as run
+
+    _say(json, run(codec, folder))
+
+
+@evaluate_app.command("audio")
+def evaluate_audio(folder: Path, codec: str = "speech-melfsq", json: Json = False) -> None:
+    """Log-mel L1 (and STOI where pystoi is installed) on a folder of recordings."""
+    from pipelines.fit.evaluate_audio import evaluate_audio as run
+
+    _say(json, run(codec, folder))
+
+
+@evaluate_app.command("text")
+def evaluate_text(folder: Path, codec: str = "text-spm16k", json: Json = False) -> None:
+    """Bytes a token, by language folder, and whether every file comes back exactly."""
+    from pipelines.fit.evaluate_text import evaluate_text as run
+
+    _say(json, run(codec, folder))
+
+
+@app.command()
+def stats(dataset: Path, json: Json = False) -> None:
+    """What a dataset holds: samples and tokens by source, kind, language and split."""
+    from pipelines.look.tables import dataset_stats, print_stats
+
+    numbers = dataset_stats(dataset)
+    _say(json, numbers, lambda: print_stats(numbers))
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="A dataset or a run.")],
+    html: Annotated[Path | None, typer.Option(help="Write one page with pictures and sounds instead.")] = None,
+    samples: Annotated[int, typer.Option(help="Samples a source.")] = 6,
+) -> None:
+    """Look at (and listen to) what was built: originals beside what comes back out of the codes."""
+    if html is None:
+        from pipelines.look.tables import print_samples
+
+        print_samples(folder, samples)
+    else:
+        from pipelines.look.page import write_page
+
+        print(f"wrote {write_page(folder, html, samples)}")
+
+
+@app.command()
+def verify(dataset: Path, quick: bool = False, json: Json = False) -> None:
+    """Check every checksum, count and item table of a dataset."""
+    from mmdata.verify import verify as run
+
+    report = run(dataset, full=not quick)
+    _say(json, report.to_json(), lambda: print(report))
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@layout_app.command("show")
+def layout_show(name: str = "mmdata") -> None:
+    """Print what a layout declares, its digest, its ranges and what it keeps."""
+    from pipelines.look.tables import print_layout
+
+    print_layout(name)
+
+
+@app.command()
+def plan(run: Annotated[Path, typer.Argument(help="A run file or a run's folder.")], json: Json = False) -> None:
+    """What training will read, before it reads it: steps an epoch, fill, tokens by source and kind."""
+    from pipelines.train.run import open_loader
+
+    report = open_loader(run).report()
+    from pipelines.look.tables import print_plan
+
+    _say(json, report, lambda: print_plan(report))
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="A run file or a run's folder.")],
+    step: Annotated[int, typer.Option(help="The training step, from 0.")],
+    row: Annotated[int | None, typer.Option(help="One row of its batch.")] = None,
+    json: Json = False,
+) -> None:
+    """Which documents a training step saw."""
+    from pipelines.look.tables import print_explained
+    from pipelines.train.run import open_loader
+
+    rows = open_loader(run).explain(step, row=row)
+    _say(json, rows, lambda: print_explained(rows))
+
+
+@app.command()
+def train(
+    run: Annotated[Path, typer.Argument(help="The run file (docs/files.md).")],
+    out: Annotated[Path, typer.Option(help="The run's folder. The same command again resumes.")],
+) -> None:
+    """Train the bundled model on a dataset."""
+    from pipelines.train.trainer import train as run_training
+
+    run_training(run, out)
+
+
+@app.command()
+def sample(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    kind: Annotated[str, typer.Option(help="What to write: text, image or audio.")] = "text",
+    prompt: Annotated[str, typer.Option(help="Text to go on from.")] = "",
+    out: Annotated[Path | None, typer.Option(help="The file to write: .txt, .png or .wav.")] = None,
+    seed: int = 0,
+    temperature: float = 1.0,
+) -> None:
+    """Let the trained model continue, and write it back as text, PNG or WAV."""
+    from pipelines.train.sample import sample as run_sample
+
+    print(run_sample(run, kind=kind, prompt=prompt, out=out, seed=seed, temperature=temperature))
+
+
+def _say(as_json: bool, answer: Any, pretty: Any = None) -> None:
+    if as_json:
+        print(json_words.dumps(answer, indent=1, ensure_ascii=False, default=str))
+    elif pretty is not None:
+        pretty()
+    else:
+        from pipelines.look.tables import print_answer
+
+        print_answer(answer)
+
+
+def main() -> None:
+    """The console command: every expected failure becomes one line and an exit code."""
+    try:
+        code = app(standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's own: wrong words on the command line
+            error.show()
+            sys.exit(error.exit_code)
+        _explain(error)
+        raise
+    if code == _INTERRUPTED:
+        _leave(1, "interrupted; the same command again goes on from here")
+    sys.exit(code)
+
+
+def _explain(error: Exception) -> None:
+    """Leave with one line where the error is one that a user can mend; return where it is a bug of ours."""
+    from mmdata.errors import RunError, UserError
+
+    if isinstance(error, UserError):
+        _leave(2, str(error))
+    if isinstance(error, RunError):
+        _leave(1, str(error))
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = error.filename or "the output"
+        _leave(1, f"no space left on the disk of {where}; free some and run the command again")
+    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError):
+        _leave(2, f"{error.strerror}: {error.filename}; check the path")
+
+
+def _leave(code: int, line: str) -> None:
+    print(f"mmdata: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""Training of an image codec from a config file: pictures in, weights and card out (`mmdata fit image`).
+
+Pictures are kept in memory at a few sizes; a batch is random crops of them, a function of (seed, step). The loss is
+the mean over crops of the log of the squared error, which is what PSNR averages: flat and busy pictures count alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from mmdata.errors import UserError
+from pipelines.config import check, expand, read_toml
+from pipelines.fit.card import Card, Data, write_card
+from pipelines.fit.evaluate_images import centre_crop, evaluate_image, photo_folders
+from pipelines.fit.exclude import IMAGES, Exclusions, digest
+from pipelines.fit.training import TrainResult, TrainSettings, train
+from tokenizer import checkpoints
+from tokenizer.image import ImageFsq
+from tokenizer.nets import fsq, image_fsq
+
+Sets = list[tuple[float, list[list[np.ndarray]]]]  # weight, pictures, sizes of one picture: uint8 [H, W, 3]
+
+_FLOOR = 4e-3  # squared error below which a crop is good enough not to be pushed further (30 dB on [-1, 1])
+_HELD_OUT = 16  # one picture of 16, by its sha256, is for validation
+
+
+class DataConfig(BaseModel):
+    """One set of training pictures."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    path: str  # relative to the config file; ${VARIABLE} is expanded
+    include: list[str] = ["**/*"]
+    origin: str = ""
+    licence: str
+    weight: float = 1.0
+    min_bytes: int = 20_000
+    short_sides: list[int] = [192, 256, 352, 480, 640]
+
+
+class TrainConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    steps: int
+    batch_size: int = 6
+    crop: int = 128
+    learning_rate: float = 1.5e-3
+    warmup_steps: int = 50
+    average: float = 0.995
+    evaluate_every: int = 250
+    save_every: int = 250
+
+
+class ImageConfig(BaseModel):
+    """The file given to `mmdata fit image --config`."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    revision: int = 1
+    licence: str
+    summary: str = ""
+    seed: int = 0
+    notes: list[str] = []
+    data: list[DataConfig]
+    train: TrainConfig
+
+
+def fit_image(config_path: Path, out: Path | None = None, exclude: Sequence[Path] = ()) -> dict[str, Any]:
+    """Train the codec of the config file; write OUT/NAME-REVISION.safetensors with its card. Returns its figures.
+
+    Left out of training: what matches `exclude`, and the pictures that codecs are measured on. OUT/training keeps the
+    state, so that the same command goes on after a stop. OUT is runs/fit-NAME-REVISION where it is not given.
+    """
+    config = check(ImageConfig, read_toml(config_path), str(config_path))
+    out = out or Path("runs") / f"fit-{config.name}-{config.revision}"
+    sets, held_out, reports = _load(config, config_path, exclude)
+    weights = out / f"{config.name}-{config.revision}.safetensors"
+    result = _train(config, sets, held_out[:64], out / "training")
+    network = {key: list(value) for key, value in asdict(image_fsq.Config()).items()}
+    checkpoints.save(weights, result.params, {"name": f"{config.name}@{config.revision}", "network": network})
+    figures = evaluate_image(ImageFsq.load(config.name, config.revision, out))
+    write_card(weights, _card(config, config_path, exclude, reports, network, figures, result.figures, result.seconds))
+    return figures
+
+
+def _load(config: ImageConfig, config_path: Path, exclude: Sequence[Path]) -> tuple[Sets, list[np.ndarray], list[Data]]:
+    """(pictures to train on, crops held out for validation, what the card says of them)"""
+    files = [_files(data, config_path.parent) for data in config.data]
+    exclusions = Exclusions.of([*exclude, *photo_folders()], kinds=("image",))
+    sets: Sets = []
+    held_out: list[np.ndarray] = []
+    reports: list[Data] = []
+    for data, (root, paths) in zip(config.data, files, strict=True):
+        kept, dropped = exclusions.split(paths)
+        pictures: list[list[np.ndarray]] = []
+        listed: list[tuple[str, str]] = []
+        for path in kept:
+            sizes = _pyramid(path, data.short_sides, config.train.crop)
+            sha256 = digest(path)
+            if sizes and int(sha256[:8], 16) % _HELD_OUT == 0:
+                held_out += [centre_crop(image, 256) for image in sizes if min(image.shape[:2]) >= 256][:1]
+            elif sizes:
+                pictures.append(sizes)
+                listed.append((path.relative_to(root).as_posix(), sha256))
+        if not pictures:
+            raise UserError(f"{config_path}: data {data.name!r} has no picture left to train on in {root}")
+        sets.append((data.weight, pictures))
+        left_out = {path.relative_to(root).as_posix(): reason for path, reason in dropped.items()}
+        reports.append(Data(data.name, data.licence, data.origin, listed, left_out))
+    return sets, held_out, reports
+
+
+def _train(config: ImageConfig, sets: Sets, held: list[np.ndarray], out: Path) -> TrainResult:
+    settings = config.train
+
+    def batch(step: int, size: int = settings.batch_size) -> np.ndarray:
+        random = np.random.default_rng((config.seed, step))
+        return np.stack([_crop(random, sets, settings.crop) for _ in range(size)])
+
+    params = image_fsq.init(config.seed)
+    # Steps that no run reaches: crops apart from those of training
+    start = np.concatenate([batch((1 << 40) + i, 16) for i in range(24)])
+    params = image_fsq.closed_form(params, start.astype(np.float32) / 127.5 - 1)
+    pictures = jnp.asarray(np.stack(held)) if held else jnp.asarray(batch(1 << 41, 16))
+
+    def reconstruct(params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = images.astype(jnp.float32) / 127.5 - 1
+        zq, _ = fsq.quantize(image_fsq.latents(params, x))
+        return x, image_fsq.decode_z(params, zq)
+
+    def loss(params: Any, images: jax.Array) -> jax.Array:
+        x, y = reconstruct(params, images)
+        return jnp.mean(jnp.log(jnp.mean((x - y) ** 2, (1, 2, 3)) + _FLOOR))
+
+    @jax.jit
+    def quality(params: Any) -> jax.Array:
+        def one(image: jax.Array) -> jax.Array:
+            x, y = reconstruct(params, image[None])
+            return -10 * jnp.log10(jnp.mean((x - jnp.clip(y, -1, 1)) ** 2) / 4 + 1e-9)
+
+        return jnp.mean(jax.lax.map(one, pictures))
+
+    return train(
+        config.name,
+        params,
+        loss,
+        batch,
+        TrainSettings(
+            steps=settings.steps,
+            learning_rate=settings.learning_rate,
+            warmup_steps=settings.warmup_steps,
+            average=settings.average,
+            evaluate_every=settings.evaluate_every,
+            save_every=settings.save_every,
+        ),
+        out,
+        evaluate=lambda params: {"validation_psnr_db": float(quality(params))},
+    )
+
+
+def _crop(random: np.random.Generator, sets: Sets, size: int) -> np.ndarray:
+    """One random crop uint8 [size, size, 3]: a set by its weight, then a picture, a size, a place, a side."""
+    shares = np.array([weight for weight, _ in sets])
+    pyramids = sets[int(random.choice(len(sets), p=shares / shares.sum()))][1]
+    sizes = pyramids[int(random.integers(len(pyramids)))]
+    image = sizes[int(random.integers(len(sizes)))]
+    top = int(random.integers(image.shape[0] - size + 1))
+    left = int(random.integers(image.shape[1] - size + 1))
+    crop = image[top : top + size, left : left + size]
+    return crop[:, ::-1] if random.random() < 0.5 else crop
+
+
+def _pyramid(path: Path, short_sides: Sequence[int], smallest: int) -> list[np.ndarray]:
+    """The picture uint8 at each short side that does not enlarge it (or at its own size); [] when it will not open."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = 200_000_000
+    try:
+        with Image.open(path) as file:
+            short = max(short_sides)
+            file.draft("RGB", (2 * short, 2 * short))
+            rgba = file.convert("RGBA")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return []
+    under = Image.new("RGBA", rgba.size, "white")
+    under.alpha_composite(rgba)
+    image = under.convert("RGB")
+    own = min(image.size)
+    sizes = []
+    for side in [s for s in short_sides if s <= own] or [own]:
+        scaled = [max(smallest, round(x * side / own)) for x in image.size]
+        sizes.append(np.asarray(image if side == own else image.resize(scaled, Image.Resampling.LANCZOS)))
+    return [array for array in sizes if min(array.shape[:2]) >= smallest]
+
+
+def _files(data: DataConfig, base: Path) -> tuple[Path, list[Path]]:
+    root = base / expand(data.path, f"data {data.name!r}")
+    if not root.is_dir():
+        raise UserError(f"data {data.name!r}: there is no folder {root}")
+    found = {path for pattern in data.include for path in root.glob(pattern)}
+    pictures = [p for p in found if p.suffix.lower() in IMAGES and p.is_file() and not p.is_symlink()]
+    return root, sorted(p for p in pictures if p.stat().st_size >= data.min_bytes)
+
+
+def _card(
+    config: ImageConfig,
+    config_path: Path,
+    exclude: Sequence[Path],
+    reports: list[Data],
+    network: dict[str, Any],
+    figures: dict[str, Any],
+    validation: dict[str, float],
+    seconds: float,
+) -> Card:
+    # Absolute paths are somebody's machine: the card keeps the name only
+    named = [path.name if path.is_absolute() else path.as_posix() for path in (config_path, *exclude)]
+    excluded = "".join(f" --exclude {name}" for name in named[1:])
+    photos = {key: figures[key] for key in ("psnr_db", "ssim", "bits_per_pixel", "images", "distinct_codes")}
+    return Card(
+        name=f"{config.name}@{config.revision}",
+        summary=config.summary,
+        command=f"mmdata fit image --config {named[0]}{excluded}",
+        licence=config.licence,
+        data=reports,
+        settings={
+            "seed": config.seed,
+            **config.train.model_dump(),
+            "network": network,
+            "weights_of_sets": {data.name: data.weight for data in config.data},
+            "seconds": round(seconds),
+        },
+        figures={
+            "astronaut, chelsea, coffee, rocket, motorcycle, china, flower (256x256 centre crops)": photos,
+            **{name: {"psnr_db": each["psnr_db"], "ssim": each["ssim"]} for name, each in figures["each"].items()},
+            "held-out pictures of the training sets": {k: round(v, 4) for k, v in validation.items() if k != "loss"},
+        },
+        notes=config.notes,
+    )

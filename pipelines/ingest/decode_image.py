@@ -1,0 +1,96 @@
+"""Images: any file that Pillow reads safely -> uint8 [H, W, 3] RGB. The home of Pillow in ingestion.
+
+Orientation follows EXIF; CMYK, palette, gray, 1-bit, LAB and YCbCr become RGB; 16- and 32-bit samples are scaled to 8;
+alpha is laid over a stated background; of an animated or many-paged file one frame is taken. ICC profiles are not
+applied. Formats that run another program (EPS) or are drawings (SVG) are not read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pipelines.ingest.media import CANNOT_DECODE, OVER_LIMIT, Limits, MediaError, one_line, opened
+
+# Tried by content, never by name: a wrong extension does not matter.
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+
+# `Limits.max_pixels` is checked before a pixel is decoded; Pillow's own check would warn, and is for the whole process.
+Image.MAX_IMAGE_PIXELS = None
+Image.init()  # `formats=` needs all plugins loaded, or unlucky orders raise KeyError
+
+
+def decode_image(
+    medium: bytes | Path,
+    limits: Limits | None = None,
+    background: tuple[int, int, int] = (255, 255, 255),
+    frame: int = 0,
+) -> np.ndarray:  # uint8 [H, W, 3]
+    """The image upright in RGB, alpha over `background`. Raises only MediaError."""
+    limits = limits or Limits()
+    with opened(medium, limits) as file:
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > limits.max_pixels:
+                    raise MediaError(
+                        OVER_LIMIT, f"{width} x {height} pixels, the limit max_pixels is {limits.max_pixels:,}"
+                    )
+                if frame:
+                    image.seek(frame)
+                image.load()
+                return _rgb(_upright(image), background)
+        except MediaError:
+            raise
+        # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, IndexError, ... on broken files.
+        except Exception as error:
+            raise MediaError(CANNOT_DECODE, _without_address(one_line(error))) from None
+
+
+def image_size(medium: bytes | Path, limits: Limits | None = None) -> tuple[int, int]:
+    """(height, width) as stored, without decoding: for filters. Raises only MediaError."""
+    with opened(medium, limits or Limits()) as file:
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                return image.size[1], image.size[0]
+        except Exception as error:
+            raise MediaError(CANNOT_DECODE, _without_address(one_line(error))) from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image) or image
+    except Exception:  # EXIF that cannot be parsed says nothing on the orientation
+        return image
+
+
+def _rgb(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:  # uint8 [H, W, 3]
+    if image.mode.startswith(("I", "F")):
+        gray = _to_8_bits(np.asarray(image))
+        return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        under = Image.new("RGBA", image.size, (*background, 255))
+        image = Image.alpha_composite(under, image)
+    return np.array(image.convert("RGB"), np.uint8)
+
+
+def _to_8_bits(values: np.ndarray) -> np.ndarray:  # any [H, W] -> uint8 [H, W]
+    """16-bit by 65535; 32-bit integers too where they pass 255; floats in [0, 1], or in [0, 255] where they pass 1."""
+    top: Any = values.max(initial=0)
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+        scaled = values * 255 if top <= 1 else values
+    elif values.dtype.itemsize == 2 or top > 255:
+        scaled = values.astype(np.float64) * (255 / 65535)
+    else:
+        scaled = values.astype(np.float64)
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def _without_address(words: str) -> str:
+    """Pillow names the file object by its address, which would make two ledgers differ."""
+    return "not an image that can be read" if words.startswith("cannot identify image file") else words

@@ -1,0 +1,103 @@
+"""Reading text files that may be hostile: bounded, gzip by content, the encoding declared or UTF-8."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+import gzip
+import re
+import urllib.parse
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, one_line, opened
+
+REMOTE = "remote media are not fetched"  # the ledger's reason
+
+AUDIO = (".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".wma", ".amr", ".wv")
+IMAGE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm", ".tga")
+VIDEO = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".mpg", ".mpeg", ".m4v", ".ogv", ".ts", ".wmv", ".flv", ".3gp")
+
+_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_META = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""")
+
+
+@contextmanager
+def unpacked(path: Path, limits: Limits) -> Iterator[BinaryIO]:
+    """The file, through gzip where its first bytes say so. Errors while reading become MediaError."""
+    with opened(path, limits) as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        try:
+            if packed:
+                with gzip.open(file) as inner:
+                    yield inner  # type: ignore[misc]
+            else:
+                yield file
+        except (EOFError, gzip.BadGzipFile, zlib.error, OSError) as error:
+            raise MediaError(CANNOT_DECODE, one_line(error)) from None
+
+
+def read_bytes(path: Path, limits: Limits) -> bytes:
+    """The whole unpacked file. Raises MediaError: empty, over limit, cannot decode."""
+    with unpacked(path, limits) as file:
+        data = file.read(limits.max_text_bytes + 1)
+    if len(data) > limits.max_text_bytes:
+        raise MediaError(OVER_LIMIT, f"more than {limits.max_text_bytes:,} bytes of text (max_bytes / 16)")
+    if not data:
+        raise MediaError(EMPTY, "no bytes")
+    return data
+
+
+def read_text(path: Path, limits: Limits, encoding: str = "") -> str:
+    """The whole file as text: in `encoding`, else as its byte order mark says, else UTF-8."""
+    return decode_text(read_bytes(path, limits), encoding)
+
+
+def decode_text(data: bytes, encoding: str = "", *, declared: bool = False) -> str:
+    """Bytes as text with "\\n" line ends. declared: look for a charset in the first bytes, as HTML and XML have one."""
+    for mark, name in _BOMS:
+        if data.startswith(mark):
+            data, encoding = data[len(mark) :], name
+            break
+    else:
+        if not encoding and declared and (found := _META.search(data[:2048])):
+            encoding = found[1].decode("ascii")
+    try:
+        text = data.decode(encoding or "utf-8")
+    except UnicodeDecodeError as error:
+        raise MediaError(
+            CANNOT_DECODE, f"not {encoding or 'UTF-8'} at byte {error.start}; the key `encoding` names another"
+        ) from None
+    except LookupError:
+        raise MediaError(CANNOT_DECODE, f"unknown encoding {encoding!r}") from None
+    # utf-16 and utf-7 can give lone surrogates, which no later stage can store.
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise MediaError(CANNOT_DECODE, "lone surrogates in the text")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def data_address(address: str, limits: Limits) -> bytes:
+    """The bytes of a `data:` address, base64 or percent-encoded."""
+    head, comma, body = address.partition(",")
+    if not comma:
+        raise MediaError(CANNOT_DECODE, "a data: address without a comma")
+    if len(body) > limits.max_text_bytes:
+        raise MediaError(OVER_LIMIT, f"a data: address of {len(body):,} characters")
+    if not head.endswith(";base64"):
+        return urllib.parse.unquote_to_bytes(body)
+    try:
+        return base64.b64decode(re.sub(r"\s+", "", urllib.parse.unquote(body)), validate=True)
+    except (binascii.Error, ValueError):
+        raise MediaError(CANNOT_DECODE, "a data: address that is not base64") from None
+
+
+def stem(path: str) -> str:
+    """The path without its last ending: "a/b.png" -> "a/b"."""
+    folder, _, name = path.rpartition("/")
+    name = name.rsplit(".", 1)[0] if "." in name[1:] else name
+    return f"{folder}/{name}" if folder else name

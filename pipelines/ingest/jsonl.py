@@ -1,0 +1,208 @@
+"""JSON lines, plain or gzipped: one record a line, one document a record.
+
+A record has a text, and may have media: files beside it, or `data:` addresses. Or it has `parts`, an ordered list of
+`{"kind": "text", "text": ...}` and `{"kind": "image", "path": ...}`. Identical lines are all kept, told apart by their
+occurrence number. A bad line is a ledger line; the lines after it are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from pipelines.ingest.document import Document, Dropped, Part
+from pipelines.ingest.files import AUDIO, IMAGE, REMOTE, VIDEO, data_address, unpacked
+from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, settings_of, uri_of
+from pipelines.ingest.media import CANNOT_DECODE, EMPTY, MISSING, OVER_LIMIT, Limits, MediaError
+from pipelines.ingest.source import CommonOptions, Input
+
+_FILES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json.gz")
+_MEDIA = ("image", "audio", "video")
+
+
+class JsonlOptions(CommonOptions):
+    """The keys of a `format = "jsonl"` source: which field of a record is what."""
+
+    text: str = Field("text", description="field of the text")
+    image: str = Field("image", description="field of the image: a path from the file's folder, or a data: address")
+    audio: str = Field("audio", description="field of the sound")
+    video: str = Field("video", description="field of the video")
+    parts: str = Field("parts", description="field of an ordered list of parts, instead of the four above")
+    id: str = Field("", description="field that names a record for good; empty: the line itself does")
+    lang: str = Field("lang", description="field of the language")
+    rights: str = Field("licence", description="field of the licence")
+    date: str = Field("created", description="field of the date, ISO 8601")
+
+
+@dataclass(frozen=True)
+class JsonlSource:
+    """See the module docstring."""
+
+    name: str
+    folder: Folder
+    limits: Limits
+    Options: ClassVar = JsonlOptions
+
+    @property
+    def root(self) -> Path:
+        return self.folder.root
+
+    def settings(self) -> dict[str, Any]:
+        return settings_of("jsonl", self.folder)
+
+    def inputs(self) -> list[Input]:
+        return [Input(path, (path,), self.folder.size(path)) for path in self.folder.of_suffix(_FILES)]
+
+    def read(self, input: Input) -> Iterator[Document | Dropped]:
+        seen: Counter[str] = Counter()
+        number = 0
+        for number, line in enumerate(self._lines(input.path), 1):
+            if isinstance(line, MediaError):
+                uri = uri_of(input.path, f"L{number}")
+                yield Dropped(self.name, uri, "ingest", line.reason, line.detail)
+            elif line.strip():
+                yield from self._record(input.path, line, number, seen)
+        if not number:
+            yield Dropped(self.name, uri_of(input.path), "ingest", EMPTY, "no lines")
+
+    def leftovers(self) -> list[Dropped]:
+        files = self.folder.of_suffix(_FILES)
+        media = [path for path in self.folder.files if path.lower().endswith((*IMAGE, *AUDIO, *VIDEO))]
+        claimed = set(files)
+        if media:  # only then do the records have to be read for what they refer to
+            for path in files:
+                for line in self._lines(path):
+                    claimed.update(self._referred(path, line) if isinstance(line, bytes) else ())
+        unreferred = frozenset(media)
+        return self.folder.leftovers(self.name, claimed, lambda path: UNREFERRED if path in unreferred else NO_SOURCE)
+
+    @property
+    def _options(self) -> JsonlOptions:
+        assert isinstance(self.folder.options, JsonlOptions)
+        return self.folder.options
+
+    def _lines(self, path: str) -> Iterator[bytes | MediaError]:
+        """Lines one by one, so that a file larger than memory streams; a MediaError where reading ends early."""
+        most = self.limits.max_text_bytes
+        try:
+            with unpacked(self.folder.path(path), self.limits) as file:
+                while line := file.readline(most + 1):
+                    if len(line) <= most:
+                        yield line
+                        continue
+                    while not line.endswith(b"\n") and (line := file.readline(most)):
+                        pass
+                    yield MediaError(OVER_LIMIT, f"a line of more than {most:,} bytes (max_bytes / 16)")
+        except MediaError as error:
+            yield error
+
+    def _record(self, path: str, line: bytes, number: int, seen: Counter[str]) -> Iterator[Document | Dropped]:
+        options, uri = self._options, uri_of(path, f"L{number}")
+        record = _parse(line)
+        if isinstance(record, str):
+            yield Dropped(self.name, uri, "ingest", CANNOT_DECODE, record)
+            return
+        key = str(record[options.id]) if options.id in record else hashlib.sha256(line.strip()).hexdigest()
+        parts = []
+        for kind, value in self._values(record):
+            part = self._part(path, uri, kind, value)
+            if isinstance(part, Dropped):
+                yield part
+            elif part is not None:
+                parts.append(part)
+        if parts:
+            yield self.folder.document(
+                self.name,
+                path,
+                parts,
+                key=key,
+                occurrence=seen[key],
+                fragment=f"L{number}",
+                language=language_tag(_words(record.get(options.lang))),
+                licence=_words(record.get(options.rights)),
+                created=_words(record.get(options.date)),
+                metadata=self._metadata(record),
+            )
+        else:
+            yield Dropped(self.name, uri, "ingest", EMPTY, f"the record has no field {options.text!r} and no media")
+        seen[key] += 1
+
+    def _values(self, record: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        """(kind, text or address) of each part in order."""
+        options = self._options
+        if isinstance(record.get(options.parts), list):
+            for part in record[options.parts]:
+                kind = part.get("kind", "") if isinstance(part, dict) else ""
+                yield (kind, part.get("text" if kind == "text" else "path")) if kind else ("", None)
+            return
+        fields = (("text", options.text), ("image", options.image), ("audio", options.audio), ("video", options.video))
+        for kind, field in fields:
+            if record.get(field) not in (None, "", []):
+                values = record[field] if isinstance(record[field], list) else [record[field]]
+                yield from ((kind, value) for value in values)
+
+    def _part(self, path: str, uri: str, kind: str, value: Any) -> Part | Dropped | None:
+        if kind not in ("text", *_MEDIA) or not isinstance(value, str):
+            return Dropped(self.name, uri, "ingest", CANNOT_DECODE, f"a part of kind {kind!r} that is not a string")
+        if kind == "text":
+            return Part("text", text=value, uri=uri) if value.strip() else None
+        if value.startswith("data:"):
+            try:
+                return Part(kind, data=data_address(value, self.limits), uri=uri)
+            except MediaError as error:
+                return Dropped(self.name, uri, "ingest", error.reason, error.detail)
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
+            return Dropped(self.name, value[:500], "ingest", REMOTE, f"in {uri}")
+        file = self.folder.resolve(path, value)
+        if file is None:
+            return Dropped(self.name, uri, "ingest", MISSING, f"{value[:200]} is not in the folder")
+        return Part(kind, path=self.folder.path(file), uri=uri_of(file))
+
+    def _metadata(self, record: dict[str, Any]) -> dict[str, str]:
+        """Other short fields of the record, as words."""
+        options = self._options
+        used = {options.text, options.image, options.audio, options.video, options.parts, options.lang, options.rights}
+        used.add(options.date)
+        return {
+            str(key): str(value)[:500]
+            for key, value in record.items()
+            if key not in used and isinstance(value, str | int | float) and not _has_surrogate(f"{key}{value}")
+        }
+
+    def _referred(self, path: str, line: bytes) -> Iterator[str]:
+        record = _parse(line)
+        if isinstance(record, dict):
+            for kind, value in self._values(record):
+                if kind in _MEDIA and isinstance(value, str) and not value.startswith("data:"):
+                    file = self.folder.resolve(path, value)
+                    if file is not None:
+                        yield file
+
+
+def _parse(line: bytes) -> dict[str, Any] | str:
+    """The record, or what is wrong with the line."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return f"not JSON: {' '.join(str(error).split())[:150]}"
+    if not isinstance(record, dict):
+        return f"a {type(record).__name__}, not an object"
+    if b"\\u" in line and _has_surrogate(json.dumps(record, ensure_ascii=False)):
+        return "lone surrogates in the text"
+    return record
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else ""

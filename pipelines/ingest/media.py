@@ -1,0 +1,78 @@
+"""Limits on media, and the one error that decoding raises.
+
+Media are hostile input. Every decoder of this package (`decode_image`, `decode_audio`, `decode_video`) takes bytes or a
+path, checks `Limits` before it allocates, and raises nothing but `MediaError`, whose reason is one of `REASONS`: the
+build writes it into the ledger and goes on. Time is not limited here: a decoder stuck in C code can only be stopped
+from outside, by the build's supervisor.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+# The fixed words of the ledger's `reason` for media; the detail says more.
+EMPTY = "empty"
+OVER_LIMIT = "over limit"
+CANNOT_DECODE = "cannot decode"
+NO_TRACK = "no such track"
+MISSING = "missing file"
+REASONS = (EMPTY, OVER_LIMIT, CANNOT_DECODE, NO_TRACK, MISSING)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that one medium may take; more is `MediaError("over limit", ...)`."""
+
+    max_pixels: int = 100_000_000  # of an image or a video frame, before any resizing
+    max_seconds: float = 4 * 3600.0  # of sound or video
+    max_frames: int = 500_000  # frames decoded of a video, chosen or not
+    max_bytes: int = 4 << 30  # of a media file; a text file or a record may have a sixteenth of it
+
+    @property
+    def max_text_bytes(self) -> int:
+        return self.max_bytes // 16
+
+
+class MediaError(Exception):
+    """A medium that cannot be used: `reason` is one of `REASONS`, `detail` one line for a person."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+def one_line(error: BaseException, width: int = 200) -> str:
+    """An exception as one line for the ledger, without the paths and addresses that would differ between runs."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words[:width]
+
+
+@contextmanager
+def opened(medium: bytes | Path, limits: Limits) -> Iterator[BinaryIO]:
+    """The medium as a seekable binary file, once its size is known to be within the limits and not zero."""
+    if isinstance(medium, Path):
+        try:
+            size = medium.stat().st_size
+        except OSError as error:
+            raise MediaError(MISSING, error.strerror or "cannot be opened") from None
+    else:
+        size = len(medium)
+    if size == 0:
+        raise MediaError(EMPTY, "no bytes")
+    if size > limits.max_bytes:
+        raise MediaError(OVER_LIMIT, f"{size:,} bytes, the limit max_bytes is {limits.max_bytes:,}")
+    try:
+        file: BinaryIO = medium.open("rb") if isinstance(medium, Path) else io.BytesIO(medium)
+    except OSError as error:
+        raise MediaError(MISSING, error.strerror or "cannot be opened") from None
+    with file:
+        yield file

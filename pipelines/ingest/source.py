@@ -1,0 +1,59 @@
+"""The Source protocol: how a format of raw files becomes documents (one file a format beside this one).
+
+Contract:
+* `inputs()` lists what can be read, sorted, without reading contents: a build cuts the list into work units.
+* `read(input)` yields the input's documents and a `Dropped` for each record or part that cannot be one. It depends
+  on nothing but the input's files and the options, so any worker gives the same. It raises only for our own bugs.
+* `leftovers()` has a line for each file under the root which no input reads and no document refers to.
+* So every file under the root is in a document, a part, or a `Dropped`.
+* Media are not decoded here; a part carries its path or its bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.ingest.document import Document, Dropped
+
+
+@dataclass(frozen=True)
+class Input:
+    """One thing to read: its main file, and all files known beforehand to belong to it (the main one first)."""
+
+    path: str  # relative to the source's root, with "/"
+    files: tuple[str, ...] = ()
+    size: int = 0  # bytes of all of them: the work to expect
+
+
+class Source(Protocol):
+    """A named folder (or one file) of one format. See the module docstring for the contract."""
+
+    name: str
+
+    @property
+    def root(self) -> Path: ...
+    def settings(self) -> dict[str, Any]: ...  # what decides this source's documents, and no path of a machine
+    def inputs(self) -> list[Input]: ...
+    def read(self, input: Input) -> Iterator[Document | Dropped]: ...
+    def leftovers(self) -> list[Dropped]: ...
+
+
+class CommonOptions(BaseModel):
+    """What every format understands in its [[source]] table. Never built itself: each format has its own model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    language: str = Field("", description="BCP 47 language of all documents, where nothing below says another")
+    language_from_folder: bool = Field(False, description="the first folder under the path names the language")
+    licence: str = Field("", description="licence of all documents (SPDX where there is one)")
+    include: tuple[str, ...] = Field((), description="globs of the files to read; empty: all that the format reads")
+    exclude: tuple[str, ...] = Field((), description="globs of files to leave out")
+    manifest: str = Field(
+        "", description="a TSV or CSV file with a header (path, and any of language, caption, licence), from the path"
+    )
+    manifest_root: str = Field("", description="the folder its paths start from; empty: where the manifest lies")

@@ -1,0 +1,178 @@
+"""Sound files with what they say: a text beside each, or one file of transcripts for many.
+
+`a.wav` goes with `a.txt` or `a.lab`; with its line in a `transcription`, `*.transcription`, `*.trans.txt` or
+`dialogs_LANG.lua` of its folder; with its row in the TSV or CSV that the recipe names; or with the manifest's caption.
+Lines for sound that is not there become documents of text (Lua dialogs) or ledger lines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from mmdata.errors import UserError
+from pipelines.ingest.document import Document, Dropped, Part
+from pipelines.ingest.files import AUDIO, read_text, stem
+from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, settings_of, uri_of
+from pipelines.ingest.media import EMPTY, MISSING, Limits, MediaError
+from pipelines.ingest.source import CommonOptions, Input
+from pipelines.ingest.transcripts import Transcript, is_transcripts, parse_transcripts
+
+_BESIDE = (".txt", ".lab")
+
+
+class SpeechOptions(CommonOptions):
+    """The keys of a `format = "speech"` source."""
+
+    transcripts: str = Field("", description="a TSV or CSV with a path and a text column, from the source's path")
+    encoding: str = Field("", description="of the transcripts; empty: UTF-8")
+
+
+@dataclass(frozen=True)
+class SpeechSource:
+    """See the module docstring."""
+
+    name: str
+    folder: Folder
+    limits: Limits
+    Options: ClassVar = SpeechOptions
+
+    @property
+    def root(self) -> Path:
+        return self.folder.root
+
+    def settings(self) -> dict[str, Any]:
+        return settings_of("speech", self.folder)
+
+    def inputs(self) -> list[Input]:
+        listed = []
+        for path in (*self._sounds, *self._tables):
+            beside = self._beside(path) if path in self._sounds else ""
+            files = (path, beside) if beside else (path,)
+            listed.append(Input(path, files, self.folder.size(*files)))
+        return sorted(listed, key=lambda input: input.path)
+
+    def read(self, input: Input) -> Iterator[Document | Dropped]:
+        if input.path in self._sounds:
+            yield from self._sound(input.path)
+        else:
+            yield from self._rest_of(input.path)
+
+    def leftovers(self) -> list[Dropped]:
+        claimed = {file for input in self.inputs() for file in input.files}
+        return self.folder.leftovers(
+            self.name, claimed, lambda path: UNREFERRED if path.lower().endswith(_BESIDE) else NO_SOURCE
+        )
+
+    @cached_property
+    def _sounds(self) -> frozenset[str]:
+        return frozenset(self.folder.of_suffix(AUDIO))
+
+    @cached_property
+    def _tables(self) -> tuple[str, ...]:
+        """The files of transcripts."""
+        options = self.folder.options
+        assert isinstance(options, SpeechOptions)
+        named = options.transcripts
+        if named and named not in self.folder.names:
+            raise UserError(
+                f"source {self.name!r}: transcripts = {named!r} is not a file under {self.root}. Correct it in the recipe."
+            )
+        return tuple(path for path in self.folder.files if path == named or is_transcripts(path))
+
+    @cached_property
+    def _said(self) -> dict[str, list[tuple[str, Transcript]]]:
+        """Sound file -> (file of transcripts, transcript)."""
+        said: dict[str, list[tuple[str, Transcript]]] = {}
+        for table in self._tables:
+            for sound, transcript in self._entries(table):
+                if sound:
+                    said.setdefault(sound, []).append((table, transcript))
+        return said
+
+    @cached_property
+    def _by_stem(self) -> dict[str, str]:
+        return {stem(path): path for path in sorted(self._sounds, reverse=True)}
+
+    def _entries(self, table: str) -> Iterator[tuple[str, Transcript]]:
+        """(the sound file or "" where it is not there, transcript); nothing of a file that cannot be read."""
+        folder = str(PurePosixPath(table).parent)
+        lead = "" if folder == "." else folder + "/"
+        try:
+            for name, transcript in parse_transcripts(table, self._text(table)):
+                path = lead + name
+                yield path if path in self._sounds else self._by_stem.get(path, ""), transcript
+        except MediaError:
+            return
+
+    def _text(self, path: str) -> str:
+        options = self.folder.options
+        assert isinstance(options, SpeechOptions)
+        return read_text(self.folder.path(path), self.limits, options.encoding)
+
+    def _beside(self, sound: str) -> str:
+        return next((stem(sound) + end for end in _BESIDE if stem(sound) + end in self.folder.names), "")
+
+    def _sound(self, path: str) -> Iterator[Document | Dropped]:
+        said, beside = self._said.get(path, []), self._beside(path)
+        if beside:
+            try:
+                said = [(beside, Transcript(self._text(beside).strip())), *said]
+            except MediaError as error:
+                yield Dropped(self.name, uri_of(beside), "ingest", error.reason, error.detail)
+        if not said and (caption := self.folder.fact(path).caption):
+            said = [(path, Transcript(caption))]
+        said = [(file, transcript) for file, transcript in said if transcript.text]
+        audio = Part("audio", path=self.folder.path(path), uri=uri_of(path), group=0 if said else -1)
+        if said:
+            audio = Part("audio", path=audio.path, uri=audio.uri, group=0, group_role="target")
+        captions = [_caption(uri_of(file, one.key), one) for file, one in said]
+        others = [
+            Part("text", text=text, uri=uri_of(file, one.key), stream=language)
+            for file, one in said
+            for language, text in one.translations
+        ]
+        yield self.folder.document(
+            self.name,
+            path,
+            [*captions, audio, *others],
+            language=next((one.language for _, one in said if one.language), ""),
+            metadata={"speaker": said[0][1].speaker} if said and said[0][1].speaker else {},
+        )
+
+    def _rest_of(self, table: str) -> Iterator[Document | Dropped]:
+        """What a file of transcripts holds beyond the sound files: dialogs nobody speaks; lines whose sound is gone."""
+        try:
+            self._text(table)
+            list(parse_transcripts(table, self._text(table)))
+        except MediaError as error:
+            yield Dropped(self.name, uri_of(table), "ingest", error.reason, error.detail)
+            return
+        entries = list(self._entries(table))
+        lost = [transcript for sound, transcript in entries if not sound]
+        if not entries:
+            yield Dropped(self.name, uri_of(table), "ingest", EMPTY, "no transcript in the file")
+        elif table.lower().endswith(".lua"):
+            parts = []
+            for one in lost:
+                uri = uri_of(table, one.key)
+                parts.append(Part("text", text=one.text, uri=uri))
+                parts += [Part("text", text=text, uri=uri, stream=language) for language, text in one.translations]
+            if parts:
+                yield self.folder.document(self.name, table, parts, language=lost[0].language)
+        else:
+            for one in lost:
+                yield Dropped(self.name, uri_of(table, one.key), "ingest", MISSING, "its sound file is not in the folder")
+
+
+def _caption(uri: str, one: Transcript) -> Part:
+    start, end = (one.start_s, one.end_s) if one.start_s <= one.end_s else (math.nan, math.nan)
+    return Part(
+        "text", text=one.text, uri=uri, start_s=start, end_s=end, stream=one.speaker, group=0, group_role="caption"
+    )

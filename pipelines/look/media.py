@@ -1,0 +1,91 @@
+"""Decoded items as files a browser or a player opens: PNG and WAV bytes, and data addresses of both."""
+
+from __future__ import annotations
+
+import base64
+import io
+import wave
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tokenizer.codec import Codes, Shape
+from tokenizer.codecs import load_codec
+from tokenizer.item import Item
+
+
+def decode_item(item: Item) -> Any:
+    """The medium that an item's codes stand for: str, uint8 [H, W, 3], float32 [n], or uint8 [t, H, W, 3]."""
+    if item.codes is None:
+        raise ValueError(f"item {item.uri!r} is soft: it has no codes to decode")
+    if item.kind == "text" and item.text is not None:
+        return item.text
+    codec = _codec(item.codec)
+    t, h, w = item.grid
+    if item.kind == "video":
+        frames = item.codes.reshape(t, h * w, -1)
+        return np.stack([codec.decode(Codes(f, Shape(h * w, f.shape[1], 1, h, w))) for f in frames])
+    return codec.decode(Codes(item.codes, Shape(*item.codes.shape, t, h, w)))
+
+
+def sample_rate_of(codec_name: str) -> int:
+    """Samples a second of what an audio codec decodes to."""
+    return int(_codec(codec_name).sample_rate_hz)
+
+
+@cache
+def _codec(name: str) -> Any:
+    return load_codec(name)
+
+
+def png(image: np.ndarray) -> bytes:
+    """uint8 [H, W, 3] as a PNG file."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "PNG")
+    return out.getvalue()
+
+
+def wav(sound: np.ndarray, sample_rate_hz: int) -> bytes:
+    """float32 [n] mono in [-1, 1] as a 16-bit WAV file; values outside are clipped."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate_hz)
+        file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
+    return out.getvalue()
+
+
+def data_address(data: bytes, mime: str) -> str:
+    """`data:` address, so that a page is one file."""
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def text_pieces(item: Item) -> list[str]:
+    """What each code of a text item adds to the text; a character split over bytes comes with its last byte."""
+    assert item.codes is not None
+    codec = _codec(item.codec)
+    pieces, start, codes = [], 0, item.codes
+    for stop in range(1, len(codes) + 1):
+        piece = codec.decode(Codes(codes[start:stop], Shape(stop - start, 1)))
+        if "\ufffd" not in piece:
+            pieces.append(piece)
+            start = stop
+    if start < len(codes):
+        pieces.append(codec.decode(Codes(codes[start:], Shape(len(codes) - start, 1))))
+    return pieces
+
+
+def at_most(image: np.ndarray, side: int) -> np.ndarray:
+    """The picture scaled down so that its longer side is at most `side` pixels."""
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    if max(height, width) <= side:
+        return image
+    scale = side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))

@@ -1,0 +1,1 @@
+"""Training of the bundled model: run file, model, mesh, optimizer, loop, checkpoints, sampling."""

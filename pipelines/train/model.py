@@ -1,0 +1,163 @@
+"""The decoder-only model: parameters as a dict of arrays, forward as pure functions, one scan over the layers.
+
+Multi-query attention, rotary positions, RMS norms, a gated MLP, embeddings tied to the output (Shazeer 2019, 2020;
+Gemini 1 report, section 2). It knows ids only: what an id means is the layout's business. Parameters are float32;
+the compute type is a setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pipelines.train.attention import attend, mask, rotate
+
+Params = dict[str, Any]
+Constrain = Callable[[jax.Array, str], jax.Array]  # (array, name of its role) -> the array, laid out over the mesh
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of a model."""
+
+    vocabulary: int
+    layers: int
+    width: int
+    heads: int
+    head_dim: int
+    mlp: int
+    theta: float = 10_000.0  # of the rotary positions
+    dtype: str = "float32"  # of the computation
+    remat: bool = False  # compute activations again in the backward pass: less memory, a third more work
+
+
+def unplaced(x: jax.Array, role: str) -> jax.Array:
+    """The Constrain of a single device."""
+    return x
+
+
+def init(key: jax.Array, config: ModelConfig) -> Params:
+    """Fresh parameters; layers lie along the first axis of everything under "layers"."""
+    layers, width, heads, dim = config.layers, config.width, config.heads, config.head_dim
+    keys = iter(jax.random.split(key, 8))
+
+    def matrix(*shape: int, fan_in: int, scale: float = 1.0) -> jax.Array:
+        return jax.random.truncated_normal(next(keys), -3, 3, shape, jnp.float32) * (scale * fan_in**-0.5)
+
+    # What a layer adds to the stream starts small, so that depth does not decide the scale of the output
+    late = (2 * layers) ** -0.5
+    return {
+        "embedding": matrix(config.vocabulary, width, fan_in=width),
+        "bias": jnp.zeros(config.vocabulary),  # of the output: learns how often an id occurs within a few steps
+        "norm": jnp.ones(width),
+        "layers": {
+            "attention_norm": jnp.ones((layers, width)),
+            "query": matrix(layers, width, heads, dim, fan_in=width),
+            "key": matrix(layers, width, 1, dim, fan_in=width),
+            "value": matrix(layers, width, 1, dim, fan_in=width),
+            "out": matrix(layers, heads, dim, width, fan_in=heads * dim, scale=late),
+            "mlp_norm": jnp.ones((layers, width)),
+            "gate": matrix(layers, width, config.mlp, fan_in=width),
+            "up": matrix(layers, width, config.mlp, fan_in=width),
+            "down": matrix(layers, config.mlp, width, fan_in=config.mlp, scale=late),
+        },
+    }
+
+
+def hidden(params: Params, batch: dict[str, Any], config: ModelConfig, constrain: Constrain = unplaced) -> jax.Array:
+    """The last layer's output, normed, [B, L, width], for a batch's tokens, segment_ids, positions and blocks."""
+    refuse_unreadable(batch)
+    seen = mask(batch["segment_ids"], batch.get("blocks"))
+    x = constrain(_embed(params, batch["tokens"], config), "hidden")
+
+    def layer(x: jax.Array, weights: Params) -> tuple[jax.Array, None]:
+        query, key, value = _project(x, weights, batch["positions"], config)
+        mixed = attend(constrain(query, "heads"), key, value, seen)
+        return constrain(_finish(x, mixed, weights, constrain), "hidden"), None
+
+    x, _ = jax.lax.scan(jax.checkpoint(layer) if config.remat else layer, x, params["layers"])
+    return _norm(x, params["norm"])
+
+
+def refuse_unreadable(batch: dict[str, Any]) -> None:
+    """ValueError for batches this model has no inputs for: K ids a place, or soft items."""
+    if batch["tokens"].ndim != 2:
+        raise ValueError(
+            f"tokens are {list(batch['tokens'].shape)}; this model reads one id a place [B, L]: use a layout that"
+            " flattens codebooks"
+        )
+    if batch.get("soft_index") is not None:
+        raise ValueError("the batch has soft items; this model reads ids only: use a layout without [soft]")
+
+
+def logits(params: Params, x: jax.Array, config: ModelConfig) -> jax.Array:
+    """float32 [..., vocabulary] of hidden states [..., width]."""
+    weights = params["embedding"].astype(config.dtype)
+    return jnp.einsum("...d,vd->...v", x, weights, preferred_element_type=jnp.float32) + params["bias"]
+
+
+# --- one token at a time
+
+
+def init_cache(config: ModelConfig, batch: int, length: int) -> Params:
+    """Keys and values of `length` places, zeros."""
+    shape = (config.layers, batch, length, 1, config.head_dim)
+    return {"key": jnp.zeros(shape, config.dtype), "value": jnp.zeros(shape, config.dtype)}
+
+
+def decode_step(
+    params: Params, cache: Params, tokens: jax.Array, place: jax.Array, positions: jax.Array, config: ModelConfig
+) -> tuple[jax.Array, Params]:
+    """Logits [B, vocabulary] after tokens int32 [B] at `place` of the cache, and the cache with them in it.
+
+    positions: int32 [B, 1] or [B, P, 1], as in a batch.
+    """
+    seen = (jnp.arange(cache["key"].shape[2]) <= place)[None, None, None]
+
+    def layer(x: jax.Array, per_layer: tuple[Params, jax.Array, jax.Array]) -> tuple[jax.Array, tuple[Any, Any]]:
+        weights, keys, values = per_layer
+        query, key, value = _project(x, weights, positions, config)
+        keys = jax.lax.dynamic_update_slice_in_dim(keys, key, place, axis=1)
+        values = jax.lax.dynamic_update_slice_in_dim(values, value, place, axis=1)
+        return _finish(x, attend(query, keys, values, seen), weights, unplaced), (keys, values)
+
+    x = _embed(params, tokens[:, None], config)
+    x, (keys, values) = jax.lax.scan(layer, x, (params["layers"], cache["key"], cache["value"]))
+    return logits(params, _norm(x, params["norm"])[:, 0], config), {"key": keys, "value": values}
+
+
+# --- parts of a layer
+
+
+def _embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
+    # Tied embeddings have the scale of the output; the stream wants values of about one
+    return params["embedding"][tokens].astype(config.dtype) * jnp.asarray(config.width**0.5, config.dtype)
+
+
+def _project(
+    x: jax.Array, weights: Params, positions: jax.Array, config: ModelConfig
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    normed = _norm(x, weights["attention_norm"])
+    query, key, value = (
+        jnp.einsum("bld,dnh->blnh", normed, weights[name].astype(x.dtype)) for name in ("query", "key", "value")
+    )
+    return rotate(query, positions, config.theta), rotate(key, positions, config.theta), value
+
+
+def _finish(x: jax.Array, mixed: jax.Array, weights: Params, constrain: Constrain) -> jax.Array:
+    """The rest of a layer after attention: its output projection and the gated MLP, both added to x."""
+    x = x + jnp.einsum("blnh,nhd->bld", mixed, weights["out"].astype(x.dtype))
+    normed = _norm(x, weights["mlp_norm"])
+    gate = jnp.einsum("bld,df->blf", normed, weights["gate"].astype(x.dtype))
+    up = jnp.einsum("bld,df->blf", normed, weights["up"].astype(x.dtype))
+    inner = constrain(jax.nn.silu(gate) * up, "mlp")
+    return x + jnp.einsum("blf,fd->bld", inner, weights["down"].astype(x.dtype))
+
+
+def _norm(x: jax.Array, scale: jax.Array) -> jax.Array:
+    wide = x.astype(jnp.float32)
+    return (wide * jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + 1e-6) * scale).astype(x.dtype)

@@ -1,0 +1,233 @@
+"""Sampling that always parses: the layout's own grammar says which ids may come at each place.
+
+A template of what is wanted (a text, a picture of h x w codes, a sound of n codes) is rendered by the layout. Where the
+template has a code, the model chooses among that codebook's ids; everything else (delimiters, sizes) is as rendered.
+"""
+
+from __future__ import annotations
+
+import wave
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmdata.commit import commit, temporary, writing
+from mmdata.errors import RunError, UserError
+from pipelines.train.checkpoint import restore_params
+from pipelines.train.folder import CHECKPOINTS, read_layout
+from pipelines.train.model import ModelConfig, decode_step, init_cache
+from pipelines.train.run import load_run
+from tokenizer.codec import Codec, CodecSpec, Codes, Shape, spec_of
+from tokenizer.codecs import load_codec
+from tokenizer.item import Item
+
+SUFFIXES = {"text": ".txt", "image": ".png", "audio": ".wav"}
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """What to write: ids that are given, and ranges to choose from where they are not."""
+
+    ids: np.ndarray  # int32 [n]
+    free: list[str | None]  # [n] the range of a place the model fills; None where the id is given
+    end: int | None = None  # an id that may come instead of any free one and ends the text; None: all are filled
+
+
+def sample(
+    run_dir: Path | str,
+    prompt: str = "",
+    kind: str = "text",
+    out: Path | str | None = None,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    grid: tuple[int, int] = (16, 16),
+    seconds: float = 3.0,
+    max_tokens: int = 200,
+) -> Path:
+    """Write what the model makes of `prompt`: a text of at most `max_tokens` more, a picture of `grid` codes, or a
+    sound of so many seconds. Returns the file: `out`, or samples/<kind>-<seed>.* in the run's folder.
+
+    temperature 0 takes the likeliest id each time.
+    """
+    folder = Path(run_dir)
+    if kind not in SUFFIXES:
+        raise UserError(f"no kind {kind!r} to sample; the kinds are {', '.join(SUFFIXES)}")
+    run, layout = load_run_settings(folder), read_layout(folder)
+    path = Path(out) if out is not None else folder / "samples" / f"{kind}-{seed}{SUFFIXES[kind]}"
+    if path.suffix != SUFFIXES[kind]:
+        raise UserError(f"{path} does not end in {SUFFIXES[kind]}: that is what a sample of kind {kind} is written as")
+    template = make_template(layout, kind, prompt, grid=grid, seconds=seconds, max_tokens=max_tokens)
+    _, params = restore_params(folder / CHECKPOINTS)
+    config = ModelConfig(vocabulary=layout.vocabulary.size, **run.model_dump())
+    ids = fill(params, config, layout, template, seed=seed, temperature=temperature)
+    items, problems = layout.parse(ids)
+    if problems or not items:
+        what = f"{problems[0].what} at {problems[0].position}" if problems else "it holds nothing"
+        raise RunError(f"the sample does not parse ({what}): the layout's render and parse disagree")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, items[-1], _decode(items[-1], layout))
+    return path
+
+
+def load_run_settings(folder: Path) -> Any:
+    """The [model] table of a run's folder; its data need not be there."""
+    from pipelines.config import check, read_toml
+    from pipelines.train.run import RunSettings
+
+    if not (folder / "run.toml").exists():
+        raise UserError(f"{folder} is no run's folder: it holds no run.toml; name the --out of `mmdata train`")
+    return check(RunSettings, read_toml(folder / "run.toml"), str(folder / "run.toml")).model
+
+
+def make_template(
+    layout: Any,
+    kind: str,
+    prompt: str = "",
+    *,
+    grid: tuple[int, int] = (16, 16),
+    seconds: float = 3.0,
+    max_tokens: int = 200,
+) -> Template:
+    """The template of a document: the prompt, then what is wanted.
+
+    Of an image of 1 x 2 codes after "hi":  <bos> <text> hi <image> SIZE(1) SIZE(2) ? ? </image> <eos>
+    """
+    items = [_text_item(layout, prompt)] if prompt or kind == "text" else []
+    if kind != "text":
+        items.append(_empty_item(layout, kind, grid, seconds))
+        row = layout.render(items)
+        start, stop = row.spans[-1]["start"], row.spans[-1]["stop"]
+        free = [_codebook(layout, id) if start <= i < stop else None for i, id in enumerate(row.tokens.tolist())]
+        return Template(row.tokens, free)
+    tokens = layout.render(items).tokens
+    last = int(np.flatnonzero(np.isin(tokens, layout.vocabulary["text"]))[-1])
+    head, tail = tokens[: last + 1 if prompt else last], tokens[last + 1 :]
+    free = [None] * len(head) + ["text"] * max_tokens + [None] * len(tail)
+    filled = np.full(max_tokens, tokens[last], np.int32)
+    return Template(np.concatenate([head, filled, tail]), free, end=int(tail[0]))
+
+
+def fill(
+    params: Any, config: ModelConfig, layout: Any, template: Template, *, seed: int = 0, temperature: float = 1.0
+) -> np.ndarray:
+    """int32 ids of the template with its free places chosen by the model, one at a time."""
+    params = jax.tree.map(jnp.asarray, params)
+    length = -(-len(template.ids) // 128) * 128  # few lengths, few compilations
+    cache = init_cache(config, 1, length)
+    step = jax.jit(partial(_choose, config=config), donate_argnums=1)
+    allowed = {name: jnp.asarray(layout.vocabulary.mask(name)) for name in set(template.free) if name}
+    if template.end is not None:
+        allowed = {name: mask.at[template.end].set(True) for name, mask in allowed.items()}
+    nothing = jnp.ones(config.vocabulary, bool)
+    key, warmth = jax.random.key(seed), jnp.float32(temperature)
+    out: list[int] = []
+    chosen: Any = None
+    for place, id in enumerate(template.ids.tolist()):
+        free = template.free[place]
+        out.append(int(chosen) if free and place else id)
+        if free and out[-1] == template.end:
+            first_of_tail = next(i for i in range(place, len(template.free)) if template.free[i] is None)
+            return np.array([*out, *template.ids[first_of_tail + 1 :]], np.int32)
+        following = template.free[place + 1] if place + 1 < len(template.free) else None
+        chosen, cache = step(
+            params,
+            cache,
+            jnp.array([out[-1]], jnp.int32),
+            jnp.int32(place),
+            allowed[following] if following else nothing,
+            jax.random.fold_in(key, place),
+            warmth,
+        )
+    return np.array(out, np.int32)
+
+
+def _choose(
+    params: Any,
+    cache: Any,
+    tokens: jax.Array,
+    place: jax.Array,
+    allowed: jax.Array,
+    key: jax.Array,
+    temperature: jax.Array,
+    *,
+    config: ModelConfig,
+) -> tuple[jax.Array, Any]:
+    values, cache = decode_step(params, cache, tokens, place, place[None, None], config)
+    values = jnp.where(allowed, values[0], -jnp.inf)
+    drawn = jax.random.categorical(key, values / jnp.maximum(temperature, 1e-6))
+    return jnp.where(temperature > 0, drawn, jnp.argmax(values)), cache
+
+
+def _text_item(layout: Any, prompt: str) -> Item:
+    codec = _spec(layout, "text")
+    if not prompt:
+        return Item("text", codec.name, np.zeros((1, 1), np.int32))
+    return Item("text", codec.name, _codec(codec).encode(prompt).codes)
+
+
+def _empty_item(layout: Any, kind: str, grid: tuple[int, int], seconds: float) -> Item:
+    codec = _spec(layout, kind)
+    K = len(codec.codebooks)
+    if kind == "image":
+        h, w = grid
+        if h < 1 or w < 1:
+            raise UserError(f"a picture of {h} x {w} codes: give a grid of at least 1 x 1")
+        return Item("image", codec.name, np.zeros((h * w, K), np.int32), (1, h, w))
+    T = round(seconds * codec.rate)
+    if T < 1:
+        raise UserError(f"{seconds} s of sound are less than one code ({codec.rate} a second): give more seconds")
+    return Item("audio", codec.name, np.zeros((T, K), np.int32), (T, 0, 0))
+
+
+def _spec(layout: Any, kind: str) -> CodecSpec:
+    """The newest codec of a kind that the run's data has."""
+    found = [codec for codec in layout.codecs if codec.kind == kind]
+    if not found:
+        raise UserError(f"the run's data has no {kind}: it knows {', '.join(c.name for c in layout.codecs)}")
+    return found[-1]
+
+
+def _codec(spec: CodecSpec) -> Codec:
+    codec = load_codec(spec.name)
+    if spec_of(codec).fingerprint != spec.fingerprint:
+        raise UserError(f"the codec {spec.name} is not the one the run's data was made with: use the mmdata that made it")
+    return codec
+
+
+def _codebook(layout: Any, id: int) -> str | None:
+    """The range of an id if it is a code of a codec that is not text."""
+    name = layout.vocabulary.describe(id)[0]
+    return name if "@" in name else None
+
+
+def _decode(item: Item, layout: Any) -> tuple[Any, Codec]:
+    spec = next(codec for codec in layout.codecs if codec.name == item.codec)
+    assert item.codes is not None
+    T, K = item.codes.shape
+    codec = _codec(spec)
+    return codec.decode(Codes(item.codes, Shape(T, K, *item.grid, rate=spec.rate))), codec
+
+
+def _write(path: Path, item: Item, decoded: tuple[Any, Codec]) -> None:
+    medium, codec = decoded
+    with writing(path):
+        written = temporary(path)
+        if item.kind == "text":
+            written.write_text(medium, "utf-8")
+        elif item.kind == "image":
+            from PIL import Image
+
+            Image.fromarray(medium).save(written, format="PNG")
+        else:
+            with wave.open(str(written), "wb") as file:
+                file.setnchannels(1)
+                file.setsampwidth(2)
+                file.setframerate(codec.sample_rate_hz)  # type: ignore[attr-defined]
+                file.writeframes((np.clip(medium, -1, 1) * 32767).astype("<i2").tobytes())
+    commit(written, path)

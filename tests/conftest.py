@@ -1,0 +1,25 @@
+"""Shared fixtures: quiet JAX on the CPU, and where the sample corpus lies."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of real files named by MMDATA_CORPUS; tests that need it skip where it is unset."""
+    folder = os.environ.get("MMDATA_CORPUS")
+    if not folder:
+        pytest.skip("MMDATA_CORPUS is not set")
+    return Path(folder)

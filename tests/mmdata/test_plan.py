@@ -1,0 +1,255 @@
+"""Plan: rows are full, whole and within limits; long documents are cut at the best places; the file reads back."""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmdata.errors import UserError
+from mmdata.packing import pack
+from mmdata.pieces import costs_of, places_of, take
+from mmdata.plan import Plan, PlanSettings, make_plan, plan_fingerprint, plan_of, read_plan, write_plan
+from tokenizer.codec import CodecSpec
+from tokenizer.item import AUDIO, IMAGE, TEXT, Item, ItemTable
+
+CODECS = (
+    CodecSpec("toy-text@1", "text", (100,), "t", True),
+    CodecSpec("toy-image@1", "image", (50,), "i", False),
+    CodecSpec("toy-audio@1", "audio", (50,), "a", False, rate=50.0),
+)
+
+
+def text(n: int, ends: tuple[int, ...] = ()) -> Item:
+    return Item("text", "toy-text@1", np.zeros((n, 1), np.int32), sentence_ends=np.array(ends, np.int32))
+
+
+def image(h: int, w: int) -> Item:
+    return Item("image", "toy-image@1", np.zeros((h * w, 1), np.int32), grid=(1, h, w))
+
+
+def audio(n: int) -> Item:
+    return Item("audio", "toy-audio@1", np.zeros((n, 1), np.int32), grid=(n, 0, 0))
+
+
+class ToyLayout:
+    """Begin and end of a piece: one token each; an image has one delimiter. Nothing else."""
+
+    digest = "toy"
+
+    def lengths(self, table: ItemTable, pieces: np.ndarray | None = None) -> np.ndarray:
+        total = places_of(table)
+        if pieces is None:
+            pieces = np.stack([np.zeros_like(total), total], axis=1)
+        out = np.full(len(table), 2, np.int32)
+        for s in range(len(table)):
+            at = 0
+            for i in range(int(table.offsets[s]), int(table.offsets[s + 1])):
+                units = int(table.num_units()[i])
+                inside = max(0, min(at + units, pieces[s, 1]) - max(at, pieces[s, 0]))
+                out[s] += inside * int(table.T[i]) // units + (inside > 0 and table.kind[i] == IMAGE)
+                at += units
+        return out
+
+    def cuts(self, table: ItemTable) -> tuple[np.ndarray, np.ndarray]:
+        places, at = {0: 0}, 0
+        for i, units in enumerate(table.num_units().tolist()):
+            if table.kind[i] == TEXT:
+                ends = table.sentence_ends[table.sentence_offsets[i] : table.sentence_offsets[i + 1]].tolist()
+                places.update({at + u: 2 if u in ends else 3 for u in range(1, units)})
+            elif table.kind[i] == AUDIO:
+                places.update({at + u: 1 for u in range(50, units, 50)})
+            at += units
+            places[at] = 0
+        keys = sorted(places)
+        return np.array(keys, np.int32), np.array([places[k] for k in keys], np.uint8)
+
+
+@dataclass
+class ToySplit:
+    documents: list[list[Item]]
+    shard_bounds: np.ndarray
+
+    def item_table(self, start: int, stop: int) -> ItemTable:
+        return ItemTable.of(self.documents[start:stop])
+
+    def __getitem__(self, i: int) -> Any:
+        return SimpleNamespace(id=f"id{i}", uri=f"uri{i}")
+
+
+@dataclass
+class ToySource:
+    splits: dict[str, ToySplit]
+    folder: Path = Path()
+    fingerprint: str = "f0"
+    codecs: tuple[CodecSpec, ...] = field(default=CODECS)
+
+
+def source_of(documents: list[list[Item]], shard: int = 10_000) -> ToySource:
+    bounds = np.append(np.arange(0, len(documents), shard), len(documents))
+    return ToySource({"train": ToySplit(documents, bounds)})
+
+
+def plan_for(documents: list[list[Item]], seq_len: int, shard: int = 10_000, **more: Any) -> Plan:
+    return make_plan(source_of(documents, shard), "train", ToyLayout(), PlanSettings("toy", seq_len, **more))
+
+
+def check(plan: Plan, documents: list[list[Item]]) -> None:
+    """No row is too full; pieces lie side by side and are as long as the layout says."""
+    layout = ToyLayout()
+    filled = np.add.reduceat(plan.length, plan.rows[:-1]) if plan.num_rows else np.zeros(0)
+    assert (filled <= plan.settings.capacity).all() and (np.diff(plan.rows) > 0).all()
+    assert plan.windows[0] == 0 and plan.windows[-1] == plan.num_rows
+    table = ItemTable.of([documents[s] for s in plan.sample])
+    lengths = layout.lengths(table, np.stack([plan.start, plan.stop], axis=1))
+    np.testing.assert_array_equal(lengths, plan.length)
+    for row in range(plan.num_rows):
+        inside = slice(plan.rows[row], plan.rows[row + 1])
+        entries = list(zip(plan.sample[inside], plan.start[inside]))
+        assert entries == sorted(entries)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> list[list[Item]]:
+    item = st.one_of(
+        st.builds(lambda n: text(n, tuple(range(7, n, 7))), st.integers(1, 60)),
+        st.builds(image, st.integers(1, 6), st.integers(1, 6)),
+        st.builds(audio, st.integers(1, 120)),
+    )
+    return draw(st.lists(st.lists(item, min_size=1, max_size=5), max_size=12))
+
+
+@given(documents(), st.integers(5, 80), st.integers(1, 4), st.sampled_from([{}, {"images": 1}, {"audio_seconds": 1.5}]))
+@settings(max_examples=60, deadline=None)
+def test_every_place_is_in_one_piece_or_left_out(docs: Any, seq_len: int, shard: int, limits: dict[str, Any]) -> None:
+    plan = plan_for(docs, seq_len, shard, window_shards=2, limits=limits)
+    check(plan, docs)
+    lost = plan.report["left_out"]
+    for s, doc in enumerate(docs):
+        mine = plan.sample == s
+        parts = sorted(zip(plan.start[mine].tolist(), plan.stop[mine].tolist()))
+        assert all(a[1] <= b[0] for a, b in pairwise(parts))
+        total = int(places_of(ItemTable.of([doc]))[0])
+        missing = total - sum(b - a for a, b in parts)
+        assert missing == 0 or lost["parts"]
+    if not lost["parts"]:
+        codes = sum(len(i.codes) for doc in docs for i in doc if i.codes is not None)
+        assert sum(plan.report["codes"].values()) == codes
+
+
+@given(st.lists(st.integers(1, 50), max_size=60), st.integers(50, 90))
+@settings(max_examples=60, deadline=None)
+def test_packing_equals_its_slow_twin(lengths: list[int], capacity: int) -> None:
+    used: list[int] = []
+    touched: list[int] = []
+    expected = [0] * len(lengths)
+    for now, e in enumerate(sorted(range(len(lengths)), key=lambda e: (-lengths[e], e))):
+        open_ = [r for r in range(len(used)) if capacity - used[r] >= lengths[e]]
+        if open_:
+            row = min(open_, key=lambda r: (capacity - used[r], -touched[r]))
+        else:
+            row = len(used)
+            used.append(0)
+            touched.append(0)
+        used[row] += lengths[e]
+        touched[row] = now
+        expected[e] = row
+    assert pack(np.array(lengths, np.int32), capacity).tolist() == expected
+
+
+def test_limits_of_a_row_are_held() -> None:
+    docs = [[text(3), image(2, 2)] for _ in range(20)] + [[audio(75)] for _ in range(8)]
+    plan = plan_for(docs, 400, limits={"images": 3, "audio_seconds": 4.5})
+    check(plan, docs)
+    table = ItemTable.of([docs[s] for s in plan.sample])
+    costs, _ = costs_of(table, np.arange(len(table)), plan.start, plan.stop, {"toy-audio@1": 50.0})
+    sums = np.add.reduceat(costs, plan.rows[:-1])
+    assert sums[:, 0].max() == 3 and sums[:, 2].max() == 4500
+
+
+def test_long_documents_are_cut_at_items_then_seconds_then_sentences() -> None:
+    doc = [text(20), image(3, 3), text(20, ends=(6, 15))]
+    plan = plan_for([doc], 40)
+    order = np.argsort(plan.start)
+    assert list(zip(plan.start[order], plan.stop[order])) == [(0, 21), (21, 41)]  # behind the image
+    plan = plan_for([[text(30, ends=(11, 17))]], 20)
+    assert sorted(zip(plan.start.tolist(), plan.stop.tolist())) == [(0, 17), (17, 30)]  # a sentence
+    plan = plan_for([[audio(130)]], 80)
+    assert sorted(zip(plan.start.tolist(), plan.stop.tolist())) == [(0, 50), (50, 100), (100, 130)]  # whole seconds
+    assert plan.report["split"] == {"documents": 1}
+
+
+def test_what_fits_no_row_is_left_out_and_named() -> None:
+    docs = [[text(3), image(9, 9), text(4)], [text(5)]]
+    plan = plan_for(docs, 40)
+    assert plan.report["left_out"] == {
+        "parts": 1,
+        "documents": 1,
+        "tokens": 84,
+        "examples": [{"id": "id0", "uri": "uri0", "sample": 0, "start": 3, "stop": 4, "tokens": 84}],
+    }
+    assert sorted(zip(plan.sample, plan.start, plan.stop)) == [(0, 0, 3), (0, 4, 8), (1, 0, 5)]
+    with pytest.raises(UserError, match=r"document id0 \(uri0\) has a part of 84 tokens"):
+        plan_for(docs, 40, too_long="error")
+
+
+def test_a_plan_reads_back_byte_for_byte(tmp_path: Path) -> None:
+    docs = [[text(n % 30 + 1), image(2, n % 3 + 1)] for n in range(50)]
+    plan = plan_for(docs, 64, shard=7)
+    write_plan(tmp_path / "a", plan)
+    write_plan(tmp_path / "b", plan_for(docs, 64, shard=7))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    again = read_plan(tmp_path / "a")
+    assert again.report == plan.report and again.settings == plan.settings and again.fingerprint == plan.fingerprint
+    for name in ("windows", "rows", "sample", "start", "stop", "length"):
+        a, b = getattr(plan, name), getattr(again, name)
+        assert a.dtype == b.dtype and a.tolist() == b.tolist()
+    (tmp_path / "c").write_bytes(b"not a plan")
+    with pytest.raises(UserError, match="is not a plan"):
+        read_plan(tmp_path / "c")
+
+
+def test_a_plan_is_cached_beside_the_source_or_in_the_users_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMDATA_CACHE", str(tmp_path / "cache"))
+    source = source_of([[text(5)]])
+    source.folder = tmp_path / "data"
+    wanted = PlanSettings("toy", 16)
+    name = f"{plan_fingerprint(wanted, 'f0', 'train')}.safetensors"
+    plan_of(source, "train", ToyLayout(), wanted)
+    assert (source.folder / "plans" / name).is_file()
+    blocked = tmp_path / "file"
+    blocked.write_text("a folder cannot be made here")
+    source.folder = blocked
+    assert plan_of(source, "train", ToyLayout(), wanted).num_rows == 1
+    assert (tmp_path / "cache" / "plans" / name).is_file()
+    source.splits = {}  # nothing to pack from: it can only come from the cache
+    assert plan_of(source, "train", ToyLayout(), wanted).num_rows == 1
+
+
+def test_settings_have_one_fingerprint_each() -> None:
+    base = PlanSettings("toy", 16)
+    others = [PlanSettings("toy2", 16), PlanSettings("toy", 17), PlanSettings("toy", 16, window_shards=3)]
+    others += [PlanSettings("toy", 16, limits={"images": 2}), PlanSettings("toy", 16, group_windows=1)]
+    prints = {plan_fingerprint(s, "f0", "train") for s in [base, *others]}
+    assert len(prints) == len(others) + 1
+    assert plan_fingerprint(base, "f0", "validation") not in prints
+    for wrong in ({"seq_len": 0}, {"limits": {"pages": 1}}, {"too_long": "cut"}, {"split_share": 0.1}, {"version": 9}):
+        with pytest.raises(UserError):
+            PlanSettings(**{"layout": "toy", "seq_len": 8, **wrong})
+
+
+def test_item_tables_can_be_taken_apart() -> None:
+    docs = [[text(4, (2,)), image(1, 2)], [audio(3)], [text(6, (1, 5))]]
+    part = take(ItemTable.of(docs), np.array([2, 0, 2]))
+    whole = ItemTable.of([docs[2], docs[0], docs[2]])
+    for name in ("offsets", "T", "h", "sentence_ends", "sentence_offsets", "times_offsets"):
+        assert getattr(part, name).tolist() == getattr(whole, name).tolist()
+    names = [part.codecs[c] for c in part.codec]
+    assert names == ["toy-text@1", "toy-text@1", "toy-image@1", "toy-text@1"]

@@ -1,0 +1,254 @@
+"""A build from end to end with toy codecs: same bytes however it ran, and a verdict on every input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toy_build
+from toy_build import load_toy, make_media, paint, toy_recipe, tree
+
+import mmdata
+from mmdata.errors import RunError, UserError
+from mmdata.manifest import read_json
+from pipelines.build.engine import build
+from pipelines.build.inputs import cut_inputs
+from pipelines.build.ledger import read_ledger
+from pipelines.build.report import BuildReport
+from pipelines.ingest.source import Input
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("media")
+    make_media(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(media: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BuildReport]:
+    """An uninterrupted build with one worker."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    return out, run(media, out)
+
+
+def run(media: Path, out: Path, workers: int = 1, **changes: Any) -> BuildReport:
+    return build(toy_recipe(media, **changes), out, workers, progress=False, load=load_toy)
+
+
+def test_it_says_what_became_of_every_document(whole: tuple[Path, BuildReport]) -> None:
+    out, report = whole
+    by_name = {s.name: s for s in report.sources}
+    assert by_name["text"].samples == 30 and by_name["pictures"].documents == 13 and by_name["speech"].samples == 3
+    assert report.codes["text"] > 2000 and report.codes["image"] > 100 and report.codes["audio"] == 120
+    assert report.dropped == {"cannot decode": 1}
+    assert [(line["uri"], line["stage"]) for line in read_ledger(out / "ledger" / "pictures.jsonl")] == [
+        ("broken.png", "decode")
+    ]
+    assert json.loads((out / "report.json").read_text())["samples"] == report.total("samples") == 46
+    assert report.peak_bytes > 1e6 and report.documents_per_second > 0
+
+
+def test_it_reads_back(whole: tuple[Path, BuildReport]) -> None:
+    dataset = mmdata.open(whole[0])
+    samples = [*dataset["pictures"].train, *dataset["pictures"].validation]
+    assert len(samples) == 13
+    texts = [toy_build.ToyText().decode(code(item)) for s in samples for item in s.items if item.kind == "text"]
+    assert sorted(texts) == sorted([f"picture {i}" for i in range(12)] + ["a caption without a picture"])
+    item = next(item for s in samples for item in s.items if item.kind == "image")
+    assert item.codec == "toy-image@1" and item.codes is not None and len(item.codes) == item.grid[1] * item.grid[2]
+    assert len(item.digest) == 64 and item.group_role == "target"
+
+
+def code(item: Any) -> Any:
+    from tokenizer.codec import Codes, Shape
+
+    return Codes(item.codes, Shape(len(item.codes), 1))
+
+
+def test_two_workers_write_the_same_bytes(media: Path, whole: tuple[Path, BuildReport], tmp_path: Path) -> None:
+    run(media, tmp_path / "out", workers=2)
+    assert tree(tmp_path / "out") == tree(whole[0])
+
+
+def test_units_of_another_size_write_the_same_shards(
+    media: Path, whole: tuple[Path, BuildReport], tmp_path: Path
+) -> None:
+    run(media, tmp_path / "out", shards={"samples": 10, "unit_inputs": 100})
+    assert tree(tmp_path / "out") == tree(whole[0])
+
+
+def test_a_part_that_cannot_be_encoded_costs_itself_or_its_document(media: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "media"
+    shutil.copytree(media, bad)
+    paint(bad / "pictures" / "05.png", toy_build.REFUSED)
+    report = run(bad, tmp_path / "a")
+    assert report.total("samples") == 46 and report.dropped["cannot encode"] == 1
+    report = run(bad, tmp_path / "b", on_bad_part="drop_document")
+    assert report.total("samples") == 44
+    assert report.dropped == {"a part failed": 2, "cannot decode": 1, "cannot encode": 1}
+
+
+def test_only_what_changed_is_run_again(media: Path, tmp_path: Path) -> None:
+    own, out = tmp_path / "media", tmp_path / "out"
+    shutil.copytree(media, own)
+    first = run(own, out)
+    assert run(own, out).units_run == 0
+    os.utime(own / "text" / "1" / "004.txt")
+    touched = {s.stage: s.stale for s in run(own, out).stages if s.source == "text"}
+    assert touched["ingest"] == touched["curate"] == 1 and touched["encode"] == touched["write"] == 0
+    (own / "text" / "1" / "004.txt").write_text("other words", "utf-8")
+    report = run(own, out)
+    stale = {s.stage: s.stale for s in report.stages if s.source == "text"}
+    assert stale["ingest"] == stale["encode"] == stale["finish"] == 1
+    assert sum(s.stale for s in report.stages if s.source != "text") == 0
+    assert report.sources[0].fingerprint != first.sources[0].fingerprint
+    assert report.sources[1].fingerprint == first.sources[1].fingerprint
+    words = [toy_build.ToyText().decode(code(s.items[0])) for s in mmdata.open(out)["text"].train]
+    words += [toy_build.ToyText().decode(code(s.items[0])) for s in mmdata.open(out)["text"].validation]
+    assert "other words" in words
+
+
+def test_a_source_may_join_and_leaves_the_others_alone(media: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sources = toy_recipe(media).model_dump()["source"]
+    run(media, out, source=sources[:1])
+    before = tree(out)
+    report = run(media, out, source=sources)
+    assert not sum(s.stale for s in report.stages if s.source == "text")
+    after = tree(out)
+    assert all(after[name] == data for name, data in before.items() if name.startswith("text/"))
+    assert mmdata.open(out).sources
+
+
+def test_moved_inputs_and_outputs_keep_the_fingerprint(
+    media: Path, whole: tuple[Path, BuildReport], tmp_path: Path
+) -> None:
+    shutil.copytree(media, tmp_path / "elsewhere")
+    report = run(tmp_path / "elsewhere", tmp_path / "out")
+    assert [s.fingerprint for s in report.sources] == [s.fingerprint for s in whole[1].sources]
+    assert str(tmp_path) not in json.dumps(read_json(tmp_path / "out" / "text"))
+
+
+def test_soft_items_and_kept_media_are_read_back(media: Path, tmp_path: Path) -> None:
+    codecs = {"text": "toy-text@1", "image": "soft", "audio": "toy-audio@1", "video": "toy-image@1"}
+    run(media, tmp_path / "out", codecs=codecs, keep_media="resized")
+    dataset = mmdata.open(tmp_path / "out")
+    pictures = dataset["pictures"]
+    soft = [i for split in (pictures.train, pictures.validation) for s in split for i in s.items if i.kind == "image"]
+    assert len(soft) == 12 and all(i.is_soft for i in soft)
+    for item in soft:
+        kept = pictures.media[item.digest]
+        assert kept.dtype == np.uint8 and kept.shape == (*item.grid[1:], 3)
+    speech = dataset["speech"]
+    sound = next(i for s in speech.train for i in s.items if i.kind == "audio")
+    wave = speech.media[sound.digest]
+    assert wave.dtype == np.int16 and sound.codes is not None and len(sound.codes) == -(-len(wave) // 160)
+
+
+def test_original_media_are_the_bytes_of_the_files(media: Path, tmp_path: Path) -> None:
+    run(media, tmp_path / "out", keep_media="original")
+    pictures = mmdata.open(tmp_path / "out")["pictures"]
+    item = next(i for s in pictures.train for i in s.items if i.kind == "image")
+    assert pictures.media[item.digest] == (media / "pictures" / item.uri).read_bytes()
+
+
+def test_copies_share_a_cluster_and_a_split(media: Path, tmp_path: Path) -> None:
+    own = tmp_path / "media"
+    for i in range(8):
+        (own / "text").mkdir(parents=True, exist_ok=True)
+        (own / "text" / f"{i}.txt").write_text("the same words", "utf-8")
+    run(own, tmp_path / "out", source=[{"name": "text", "format": "text", "path": "text"}], validation=0.5)
+    source = mmdata.open(tmp_path / "out")["text"]
+    assert sorted([len(source.train), len(source.validation)]) == [0, 8]
+    assert len({s.cluster for split in (source.train, source.validation) for s in split}) == 1
+
+
+def test_dry_run_and_explain_write_nothing(media: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    report = build(toy_recipe(media), out, 1, dry_run=True, load=load_toy)
+    assert report.dry_run and report.sources[0].inputs == 30 and report.sources[0].input_bytes > 1000
+    report = build(toy_recipe(media), out, 1, explain=True, load=load_toy)
+    assert {(s.stage, s.stale > 0) for s in report.stages} == {("ingest", True)}
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        ({"notes.txt": "mine"}, "holds other files .notes.txt."),
+        ({"manifest.json": "{}"}, "holds another dataset"),
+    ],
+)
+def test_a_folder_of_somebody_else_is_refused(media: Path, tmp_path: Path, there: dict[str, str], message: str) -> None:
+    for name, words in there.items():
+        (tmp_path / name).write_text(words)
+    with pytest.raises(UserError, match=message):
+        run(media, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(there)
+
+
+def test_the_folder_of_another_recipe_is_refused_naming_the_first_difference(
+    media: Path, whole: tuple[Path, BuildReport]
+) -> None:
+    before = tree(whole[0])
+    with pytest.raises(UserError, match=r"holds the dataset of another recipe \(recipe.seed was 0, is 7\)"):
+        run(media, whole[0], seed=7)
+    assert tree(whole[0]) == before
+
+
+def test_wrong_wishes_are_named(media: Path, tmp_path: Path) -> None:
+    for how, message in [
+        ({"workers": -1}, "--workers -1"),
+        ({"executor": "ray"}, "no executor 'ray'"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            build(toy_recipe(media), tmp_path / "out", load=load_toy, **how)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="no codec 'image-fsq61'; did you mean 'image-fsq16"):
+        build(toy_recipe(media, codecs={"text": "image-fsq16", "image": "image-fsq61"}), tmp_path / "out")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file"):
+        run(media, tmp_path / "file")
+    with pytest.raises(UserError, match="there is no folder"):
+        run(media, tmp_path / "out", source=[{"name": "a", "format": "text", "path": "nowhere"}])
+    (media / "empty").mkdir(exist_ok=True)
+    with pytest.raises(UserError, match="is empty"):
+        run(media, tmp_path / "out", source=[{"name": "a", "format": "text", "path": "empty"}])
+    with pytest.raises(UserError, match=r"codecs.image: toy-text@1 is a codec of text"):
+        run(media, tmp_path / "out", codecs={"text": "toy-text@1", "image": "toy-text@1", "audio": "toy-audio@1"})
+
+
+def test_nothing_kept_is_no_dataset(tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    (media / "pictures").mkdir(parents=True)
+    (media / "pictures" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(RunError, match="no document was kept"):
+        run(media, tmp_path / "out", source=[{"name": "pictures", "format": "captions", "path": "pictures"}])
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert read_ledger(tmp_path / "out" / "ledger" / "pictures.jsonl")
+
+
+def test_inputs_are_cut_by_number_and_bytes() -> None:
+    inputs = [Input(str(i), size=size) for i, size in enumerate([5, 5, 20, 1, 1, 1, 1])]
+    assert [[item.path for item in run] for run in cut_inputs(inputs, 3, 10)] == [
+        ["0", "1"],
+        ["2"],
+        ["3", "4", "5"],
+        ["6"],
+    ]
+
+
+def test_an_unfinished_build_may_go_on_with_a_corrected_recipe(
+    media: Path, whole: tuple[Path, BuildReport], tmp_path: Path
+) -> None:
+    wrong = {"text": "toy-text@1", "image": "toy-text@1", "audio": "toy-audio@1"}
+    with pytest.raises(UserError, match=r"codecs.image"):
+        run(media, tmp_path / "out", codecs=wrong)
+    report = run(media, tmp_path / "out")
+    assert not sum(s.stale for s in report.stages if s.stage == "ingest")
+    assert tree(tmp_path / "out") == tree(whole[0])

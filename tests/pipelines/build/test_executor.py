@@ -1,0 +1,84 @@
+"""The supervisor: no task is lost, whatever happens to workers."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import toy_build
+
+from mmdata.errors import RunError
+from pipelines.build.executor import LocalExecutor, Task
+
+
+def test_tasks_come_back_under_their_keys(tmp_path: Path) -> None:
+    with LocalExecutor(2, tmp_path) as pool:
+        assert pool.run(Task(str(i), toy_build.double, i) for i in range(20)) == {str(i): 2 * i for i in range(20)}
+        assert pool.run([Task("again", toy_build.double, 4)]) == {"again": 8}
+    assert pool.peak_bytes > 0
+
+
+def test_a_worker_is_pinned_and_lean(tmp_path: Path) -> None:
+    with LocalExecutor(1, tmp_path) as pool:
+        pid, cores, heavy = pool.run([Task("w", toy_build.where, None)])["w"]
+    assert pid != os.getpid() and len(cores) == 1
+    assert "jax" not in heavy and "av" not in heavy
+
+
+def test_a_killed_workers_task_is_run_again(tmp_path: Path) -> None:
+    with LocalExecutor(2, tmp_path) as pool:
+        tasks = [Task(str(i), toy_build.die_once, (str(tmp_path / f"flag{i % 2}"), i)) for i in range(6)]
+        poison: list[str] = []
+        assert pool.run(tasks, on_poison=lambda t, s, c: poison.append(s)) == {str(i): str(i) for i in range(6)}
+    assert not poison
+
+
+def test_a_step_that_kills_its_worker_is_left_out(tmp_path: Path) -> None:
+    met = []
+    with LocalExecutor(2, tmp_path) as pool:
+        tasks = [Task("a", toy_build.steps, ["1", "bad 2", "3", "bad 4", "5"]), Task("b", toy_build.steps, ["6"])]
+        found = pool.run(tasks, on_poison=lambda task, step, cause: met.append((task.key, step, cause)))
+    assert found == {"a": ["1", "3", "5"], "b": ["6"]}
+    assert met == [("a", "bad 2", "SIGSEGV"), ("a", "bad 4", "SIGSEGV")]
+
+
+def test_a_stuck_worker_is_noticed(tmp_path: Path) -> None:
+    met = []
+    with LocalExecutor(1, tmp_path, stuck_s=0.5) as pool:
+        tasks = [Task("a", toy_build.steps, ["1", "hang", "3"])]
+        assert pool.run(tasks, on_poison=lambda t, s, cause: met.append((s, cause))) == {"a": ["1", "3"]}
+    assert met == [("hang", "no progress in 0.5 s")]
+
+
+def test_a_poison_step_of_an_earlier_run_is_not_met_again(tmp_path: Path) -> None:
+    with LocalExecutor(1, tmp_path) as pool:
+        begun = time.monotonic()
+        assert pool.run([Task("a", toy_build.steps, ["1", "bad"], {"bad": "SIGSEGV"})]) == {"a": ["1"]}
+    assert time.monotonic() - begun < 10
+
+
+def test_a_unit_that_dies_at_no_step_stops_the_run_with_its_name(tmp_path: Path) -> None:
+    with LocalExecutor(1, tmp_path) as pool, pytest.raises(RunError, match=r"unit a/b kills its worker .exit status 3"):
+        pool.run([Task("a/b", toy_build.die_always, None)])
+
+
+def test_an_exception_of_ours_stops_the_run_with_the_traceback_in_the_log(tmp_path: Path) -> None:
+    with LocalExecutor(1, tmp_path) as pool, pytest.raises(RunError, match="unit x failed: KeyError"):
+        pool.run([Task("x", toy_build.fail, None)])
+    assert "our own bug" in (tmp_path / "worker-0.log").read_text()
+
+
+def test_workers_leave_when_their_supervisor_is_gone(tmp_path: Path) -> None:
+    with LocalExecutor(1, tmp_path) as pool:
+        pid, _, _ = pool.run([Task("w", toy_build.where, None)])["w"]
+        worker = pool._workers[0]
+        assert worker is not None
+        worker.connection.close()  # what the death of the supervisor does
+        for _ in range(100):
+            if worker.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        assert worker.process.poll() is not None, f"{pid} is still there"
+        pool._workers[0] = None

@@ -1,0 +1,213 @@
+"""Toy codecs, media and recipes for the tests of the build; workers import this module too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.build.recipe import Recipe, parse_recipe
+from pipelines.build.worker import Call
+from tokenizer.codec import Codes, Shape
+
+KILLER = (255, 0, 255)  # the colour of a picture that kills whoever encodes it
+REFUSED = (0, 255, 255)  # and of one that the codec cannot encode
+
+
+class ToyText:
+    """UTF-8 bytes; loses nothing but lone surrogates, which it refuses."""
+
+    name, revision, kind, fingerprint, codebooks, exact = "toy-text", 1, "text", "t", (256,), True
+
+    def shape(self, size: int) -> Shape:
+        return Shape(size, 1)
+
+    def encode(self, medium: str) -> Codes:
+        time.sleep(float(os.environ.get("TOY_SLEEP", "0")))
+        values = np.frombuffer(medium.encode(), np.uint8).astype(np.int32).reshape(-1, 1)
+        return Codes(values, Shape(len(values), 1))
+
+    def encode_batch(self, media: list[str]) -> list[Codes]:
+        return [self.encode(m) for m in media]
+
+    def decode(self, codes: Codes) -> str:
+        return codes.codes.astype(np.uint8).tobytes().decode()
+
+
+class ToyImage:
+    """The mean gray of each 16x16 square."""
+
+    name, revision, kind, fingerprint, codebooks, exact = "toy-image", 1, "image", "i", (256,), False
+
+    def shape(self, size: tuple[int, int]) -> Shape:
+        return Shape(size[0] // 16 * (size[1] // 16), 1, 1, size[0] // 16, size[1] // 16)
+
+    def encode(self, medium: np.ndarray) -> Codes:
+        if tuple(medium[0, 0]) == KILLER:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if tuple(medium[0, 0]) == REFUSED:
+            raise ValueError("not this colour")
+        shape = self.shape(medium.shape[:2])
+        means = medium.reshape(shape.h, 16, shape.w, 16, 3).mean((1, 3, 4))
+        return Codes(means.astype(np.int32).reshape(-1, 1), shape)
+
+    def encode_batch(self, media: list[np.ndarray]) -> list[Codes]:
+        return [self.encode(m) for m in media]
+
+    def decode(self, codes: Codes) -> np.ndarray:
+        grid = codes.codes.reshape(codes.shape.h, codes.shape.w).astype(np.uint8)
+        return np.repeat(np.repeat(np.repeat(grid[..., None], 3, 2), 16, 0), 16, 1)
+
+
+class ToyAudio:
+    """One code for 160 samples: how loud they are."""
+
+    name, revision, kind, fingerprint, codebooks, exact = "toy-audio", 1, "audio", "a", (16,), False
+    sample_rate_hz, rate = 16_000, 100.0
+
+    def shape(self, size: int) -> Shape:
+        return Shape(-(-size // 160), 1, -(-size // 160), rate=100.0)
+
+    def encode(self, medium: np.ndarray) -> Codes:
+        shape = self.shape(len(medium))
+        padded = np.pad(np.abs(medium), (0, shape.T * 160 - len(medium))).reshape(-1, 160)
+        return Codes(np.minimum(padded.mean(1) * 16, 15).astype(np.int32).reshape(-1, 1), shape)
+
+    def encode_batch(self, media: list[np.ndarray]) -> list[Codes]:
+        return [self.encode(m) for m in media]
+
+    def decode(self, codes: Codes) -> np.ndarray:
+        return np.repeat(codes.codes[:, 0].astype(np.float32) / 16, 160)
+
+
+CODECS = {"toy-text@1": ToyText, "toy-image@1": ToyImage, "toy-audio@1": ToyAudio}
+
+
+def load_toy(name: str) -> object:
+    return CODECS[name]()
+
+
+def paint(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (64, 64)) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def hum(path: Path, seconds: float = 0.5) -> None:
+    import wave
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sound = (np.sin(np.arange(int(16_000 * seconds)) / 9) * 9000).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(sound.tobytes())
+
+
+def make_media(root: Path, texts: int = 30, pictures: int = 12) -> None:
+    """Texts, captioned pictures, a broken picture and sounds with transcripts under `root`."""
+    for i in range(texts):
+        path = root / "text" / f"{i % 3}" / f"{i:03d}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"This is text {i}. It has two sentences.\n" * (1 + i % 4), "utf-8")
+    for i in range(pictures):
+        paint(root / "pictures" / f"{i:02d}.png", (i * 9, 200 - i * 5, 40), (64 + i % 3 * 40, 64))
+        (root / "pictures" / f"{i:02d}.txt").write_text(f"picture {i}", "utf-8")
+    (root / "pictures" / "broken.png").write_bytes(b"\x89PNG no picture")
+    (root / "pictures" / "broken.txt").write_text("a caption without a picture", "utf-8")
+    for i in range(3):
+        hum(root / "speech" / f"{i}.wav", 0.3 + i / 10)
+        (root / "speech" / f"{i}.txt").write_text(f"hum {i}", "utf-8")
+
+
+def toy_recipe(root: Path, **changes: object) -> Recipe:
+    """A recipe over `make_media`, in many small units and shards."""
+    table = {
+        "validation": 0.2,
+        "codecs": {"text": "toy-text@1", "image": "toy-image@1", "audio": "toy-audio@1"},
+        "image": {"tokens": 16},
+        "shards": {"samples": 10, "unit_inputs": 4},
+        "source": [
+            {"name": "text", "format": "text", "path": "text"},
+            {"name": "pictures", "format": "captions", "path": "pictures"},
+            {"name": "speech", "format": "speech", "path": "speech"},
+        ],
+    }
+    return parse_recipe({**table, **changes}, root)  # type: ignore[dict-item]
+
+
+def tree(out: Path) -> dict[str, bytes]:
+    """Every file that a build leaves, but for its work folder and the report, which holds times."""
+    return {
+        str(p.relative_to(out)): p.read_bytes()
+        for p in sorted(out.rglob("*"))
+        if p.is_file() and ".work" not in p.relative_to(out).parts and p.name != "report.json"
+    }
+
+
+# Unit functions for the executor's own tests.
+
+
+def double(call: Call) -> int:
+    return 2 * call.args
+
+
+def die_once(call: Call) -> str:
+    """Kills its worker the first time, as the out-of-memory killer would."""
+    flag, value = call.args
+    if not Path(flag).exists():
+        Path(flag).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return str(value)
+
+
+def steps(call: Call) -> list[str]:
+    """Takes the steps in order; "bad..." crashes the process and "hang..." never comes back."""
+    done = []
+    for step in call.args:
+        if step in call.skip:
+            continue
+        call.at(step)
+        if step.startswith("bad"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if step.startswith("hang"):
+            time.sleep(1000)
+        done.append(step)
+    return done
+
+
+def die_always(call: Call) -> None:
+    os._exit(3)
+
+
+def fail(call: Call) -> None:
+    raise KeyError("our own bug")
+
+
+def where(call: Call) -> tuple[int, list[int], list[str]]:
+    """Process, cores, and heavy modules that came with the worker."""
+    import sys
+
+    cores = sorted(os.sched_getaffinity(0))
+    return os.getpid(), cores, [m for m in ("jax", "numpy", "pydantic", "PIL", "av") if m in sys.modules]
+
+
+if __name__ == "__main__":  # a build to be killed: python toy_build.py MEDIA OUT WORKERS
+    import sys
+
+    from mmdata.errors import RunError
+    from pipelines.build.engine import build
+
+    media, out, workers = sys.argv[1:4]
+    import toy_build  # so that its functions are pickled by this name, not as __main__'s
+
+    try:
+        build(toy_recipe(Path(media)), Path(out), int(workers), progress=False, load=toy_build.load_toy)
+    except RunError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,103 @@
+"""The house: imports point down, heavy imports have a home, and `import mmdata` is light."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = ("tokenizer", "mmdata", "pipelines")  # each may import itself and those before it
+
+# Where a heavy import may be written at all, even inside a function.
+HOMES = {
+    "PIL": ("pipelines/ingest/", "pipelines/look/", "pipelines/fit/", "pipelines/train/sample.py", "tokenizer/image.py"),
+    "av": ("pipelines/ingest/",),
+    "selectolax": ("pipelines/ingest/html.py",),
+    "pysubs2": ("pipelines/ingest/",),
+    "typer": ("pipelines/cli.py",),
+    "click": ("pipelines/cli.py",),
+    "grain": ("mmdata/loader.py", "mmdata/reading.py"),
+    "array_record": ("mmdata/shards.py", "mmdata/media.py"),
+    "tensorflow_datasets": ("mmdata/",),
+    "sentencepiece": ("tokenizer/text.py", "pipelines/fit/text.py"),
+    "orbax": ("pipelines/train/checkpoint.py",),
+    "optax": ("pipelines/train/", "pipelines/fit/"),
+    "tensorflow": (),
+    "torch": (),
+    "ray": ("pipelines/build/",),
+}
+FORBIDDEN = {  # in a layer, wherever it is written
+    "tokenizer": {"pyarrow", "array_record", "grain", "tensorflow_datasets", "selectolax", "typer", "av"},
+    "mmdata": {"PIL", "av", "librosa", "selectolax", "typer", "pysubs2"},
+}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for layer in LAYERS:
+        for path in sorted((ROOT / layer).rglob("*.py")):
+            yield str(path.relative_to(ROOT)), ast.parse(path.read_text("utf-8"))
+
+
+def imported(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module)
+    return names
+
+
+def test_imports_point_down() -> None:
+    upward = [
+        f"{path} imports {name}"
+        for path, tree in modules()
+        for name in imported(tree)
+        if name.split(".")[0] in LAYERS and LAYERS.index(name.split(".")[0]) > LAYERS.index(path.split("/")[0])
+    ]
+    assert not upward
+
+
+def test_heavy_imports_have_a_home() -> None:
+    strays = [
+        f"{path} imports {name}"
+        for path, tree in modules()
+        for name in imported(tree)
+        if name.split(".")[0] in HOMES and not path.startswith(HOMES[name.split(".")[0]])
+    ]
+    assert not strays
+
+
+def test_layers_stay_free_of_what_belongs_above() -> None:
+    strays = [
+        f"{path} imports {name}"
+        for path, tree in modules()
+        for name in imported(tree)
+        if name.split(".")[0] in FORBIDDEN.get(path.split("/")[0], ())
+    ]
+    assert not strays
+
+
+def test_import_mmdata_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, json, mmdata; heavy = ['grain', 'jax', 'pyarrow', 'sentencepiece', 'PIL', 'av', 'librosa',"
+        " 'numba', 'array_record', 'tensorflow_datasets']; print(json.dumps([m for m in heavy if m in sys.modules]))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert json.loads(answer.stdout) == []
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_no_other_install_shadows_our_packages(package: str, tmp_path: Path) -> None:
+    """`tokenizer` and `pipelines` are names that other projects on PyPI use too."""
+    code = f"import {package}; print({package}.__file__)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    where = Path(found.stdout.strip()).resolve()
+    assert where.is_relative_to(ROOT), (
+        f"`import {package}` finds {where}, not this project: another distribution owns that name in this environment;"
+        f" uninstall it (`pip uninstall {package}`) or use a clean virtual environment"
+    )

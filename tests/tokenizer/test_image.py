@@ -1,0 +1,122 @@
+"""The image front end: few grids, little cropped, nothing enlarged much; and the shipped image codec on it."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenizer.codec import Codes, Shape
+from tokenizer.codecs import load_codec
+from tokenizer.image import ImageFsq, ResizePolicy, resize
+
+SIDES = st.integers(1, 3000)
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """uint8 [height, width, 3]: smooth colours with a disc on them."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    base = np.stack([np.sin(a * x + b * y + c) for a, b, c in random.uniform(0, 6, (3, 3))], -1)
+    base[(x - 0.4) ** 2 + (y - 0.3) ** 2 < 0.04] = random.uniform(-1, 1, 3)
+    return np.uint8(127.5 + 120 * base)
+
+
+@given(SIDES, SIDES, st.sampled_from([1, 4, 16, 64, 100, 256, 1024]))
+def test_a_grid_has_at_most_its_tokens_and_is_one_of_the_few(height: int, width: int, tokens: int) -> None:
+    policy = ResizePolicy(tokens=tokens)
+    h, w = policy.grid(height, width)
+    assert h * w <= tokens
+    assert (h, w) in policy.grids()
+
+
+@given(st.integers(24, 2000), st.floats(0.41, 2.44))
+def test_little_of_a_picture_is_cropped(height: int, ratio: float) -> None:
+    width = max(1, round(height / ratio))
+    h, w = ResizePolicy(tokens=256).grid(height, width)
+    kept = math.exp(-abs(math.log((h / w) / (height / width))))
+    assert kept >= (7 / 8 if height * width >= 128 * 128 else 0.79)
+
+
+@given(SIDES, SIDES)
+def test_a_picture_and_its_transpose_have_as_many_codes(height: int, width: int) -> None:
+    policy = ResizePolicy()
+    h, w = policy.grid(height, width)
+    assert math.prod(policy.grid(width, height)) == h * w
+
+
+def test_a_small_picture_takes_few_codes() -> None:
+    policy = ResizePolicy(tokens=256)
+    assert policy.grid(512, 512) == (16, 16)
+    assert policy.grid(64, 64) == (8, 8)
+    assert policy.grid(20, 20) == (4, 4)
+
+
+def test_resize_covers_the_grid_and_keeps_the_middle() -> None:
+    image = np.zeros((200, 1000, 3), np.uint8)
+    image[:, 400:600] = 255
+    small = resize(image, ResizePolicy(kind="crop", tokens=16))
+    assert small.shape == (64, 64, 3)
+    assert small[:, 4:-4].min() > 240
+    same = np.zeros((256, 256, 3), np.uint8)
+    assert resize(same) is same
+
+
+@pytest.mark.parametrize("bad", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3))])
+def test_what_is_no_rgb_picture_is_refused(bad: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        resize(bad)
+
+
+def test_a_policy_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'squash'.*'bucket'"):
+        ResizePolicy(kind="squash")
+
+
+@pytest.fixture(scope="module")
+def codec() -> ImageFsq:
+    loaded = load_codec("image-fsq16")
+    assert isinstance(loaded, ImageFsq)
+    return loaded.with_policy(ResizePolicy(tokens=16))  # small, so that the tests are quick
+
+
+@given(height=st.integers(1, 90), width=st.integers(1, 90))
+@settings(max_examples=20, deadline=None)
+def test_shape_says_what_encode_gives(codec: ImageFsq, height: int, width: int) -> None:
+    codes = codec.encode(picture(height, width))
+    shape = codec.shape((height, width))
+    assert codes.shape == shape
+    assert codes.codes.shape == (shape.T, shape.K) and codes.codes.dtype == np.int32
+    assert codec.decode(codes).shape == (16 * shape.h, 16 * shape.w, 3)
+
+
+def test_a_picture_on_the_grid_is_not_resized_again(codec: ImageFsq) -> None:
+    image = picture(96, 160)
+    assert codec.shape((96, 160)) == Shape(T=60, K=1, t=1, h=6, w=10)
+    assert codec.decode(codec.encode(image)).shape == image.shape
+
+
+def test_a_batch_of_mixed_sizes_gives_each_picture_its_own_codes(
+    codec: ImageFsq, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [picture(64 + 16 * (i % 2), 64, seed=i) for i in range(5)]
+    alone = [codec.encode(image).codes for image in pictures]
+    for size in (1, 3, 16):  # 16 is what an accelerator takes at once
+        monkeypatch.setattr("tokenizer.image._batch_size", lambda size=size: size)
+        for one, many in zip(alone, codec.encode_batch(pictures), strict=True):
+            np.testing.assert_array_equal(one, many.codes)
+
+
+def test_a_smooth_picture_comes_back_close(codec: ImageFsq) -> None:
+    image = picture(128, 128, seed=3)
+    error = np.mean((codec.decode(codec.encode(image)).astype(float) - image) ** 2)
+    assert 10 * math.log10(255**2 / error) > 20
+
+
+def test_codes_that_cannot_be_are_refused(codec: ImageFsq) -> None:
+    shape = Shape(T=4, K=1, t=1, h=2, w=2)
+    with pytest.raises(ValueError, match="15359"):
+        codec.decode(Codes(np.full((4, 1), 15_360, np.int32), shape))
+    with pytest.raises(ValueError, match="grid of 2x2"):
+        codec.decode(Codes(np.zeros((5, 1), np.int32), shape))

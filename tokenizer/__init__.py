@@ -1,0 +1,1 @@
+"""Signal <-> codes <-> ids. Knows arrays and strings; knows no files of data, documents or shards."""
