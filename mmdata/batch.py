@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from tokenizer.row import Row
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -65,7 +67,7 @@ def empty_batch(
     )
 
 
-def put_row(batch: Batch, b: int, rows: Iterable[tuple[int, Any]]) -> None:
+def put_row(batch: Batch, b: int, rows: Iterable[tuple[int, Row]]) -> None:
     """Write rendered pieces, pairs (column, tokenizer Row), as segments 1, 2, ... of row b of a batch of padding.
 
     ids of two pieces  [BOS 7 8 EOS] [BOS 9 EOS]  at columns 0 and 5 of a row of 9:

@@ -25,7 +25,7 @@ from mmdata.schedule import Schedule
 from mmdata.sharding import data_shard as data_shard
 from mmdata.shards import SPLITS
 from mmdata.state import Quarantined, check_same_past, make_state, merge_quarantine
-from tokenizer.grammar import load_layout
+from tokenizer.layout import Layout, LayoutSpec, load_layout
 
 _FOREVER = 1 << 60  # steps of an endless stream, as Grain asks for a length
 
@@ -53,7 +53,8 @@ class Loader:
     """Batches of a dataset's folder, a Dataset, a Source, a Mixture or a Schedule.
 
     seq_len, batch_size: tokens of a row; rows of all data shards together (a Schedule names its own batch sizes)
-    layout: a name, a path to a TOML file, or a loaded layout specification
+    layout: a name, a path to a TOML file, a loaded specification, or the bound layout of another Loader, whose
+        vocabulary this one then has (to evaluate on one source what was trained on several)
     shard: (i, n): rows i*B/n to (i+1)*B/n of each global batch; `mmdata.data_shard(sharding)` gives it
     limits: most of "images", "frames", "audio_seconds", "tokens" in a row
     split: "train" is endless; "validation" is one epoch in proportion to each source's rows, the last batch filled up
@@ -69,7 +70,7 @@ class Loader:
     def __init__(
         self,
         data: str | Path | Dataset | Source | Mixture | Schedule,
-        layout: Any = "mmdata",
+        layout: str | Path | LayoutSpec | Layout = "mmdata",
         seq_len: int = 0,
         batch_size: int | None = None,
         seed: int = 0,
@@ -94,7 +95,7 @@ class Loader:
         self.shard = _check_shard(shard, [stage.batch_size for stage in stages])
         self.seed, self.split, self.seq_len = seed, split, seq_len
         spec = load_layout(str(layout)) if isinstance(layout, str | Path) else layout
-        self.layout = spec.bind(codecs_of(stages)) if hasattr(spec, "bind") else spec
+        self.layout: Layout = spec.bind(codecs_of(stages)) if isinstance(spec, LayoutSpec) else spec
         self.settings = PlanSettings(
             layout=self.layout.digest,
             seq_len=seq_len,

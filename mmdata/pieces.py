@@ -14,6 +14,8 @@ import numpy as np
 
 from tokenizer.item import AUDIO, IMAGE, KINDS, TEXT, VIDEO, ItemTable
 
+_PLACES_AT_ONCE = 1 << 20
+
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
@@ -62,7 +64,13 @@ def pieces_of_window(window: Packable) -> tuple[Pieces, Pieces]:
     costs, _ = costs_of(table, samples, np.zeros_like(total), total, window.rates)
     long = (lengths > window.capacity) | (costs > window.limits).any(axis=1)
     whole = np.flatnonzero(~long & (lengths > 0))
-    cut, left_out = _cut(window, np.flatnonzero(long))
+    cut: list[tuple[np.ndarray, ...]] = []
+    left_out: list[tuple[np.ndarray, ...]] = []
+    documents = np.flatnonzero(long)
+    # Cuts may be as many as tokens: some documents at a time, so that memory stays bounded.
+    for some in np.split(documents, np.flatnonzero(np.diff(np.cumsum(total[documents]) // _PLACES_AT_ONCE)) + 1):
+        pieces, lost = _cut(window, some)
+        cut, left_out = cut + pieces, left_out + lost
     return Pieces.of([(whole, np.zeros(len(whole)), total[whole], lengths[whole]), *cut]), Pieces.of(left_out)
 
 
@@ -143,9 +151,10 @@ def places_of(table: ItemTable) -> np.ndarray:  # int64 [n]
 
 def take(table: ItemTable, samples: np.ndarray) -> ItemTable:
     """The item table of some samples, in the order given; repeats allowed."""
-    offsets = np.asarray(table.offsets, np.int64)
-    counts = (offsets[1:] - offsets[:-1])[samples]
-    item = ranges(offsets[samples], counts)
+    samples = np.asarray(samples, np.int64)
+    starts = np.asarray(table.offsets, np.int64)[samples]
+    counts = np.asarray(table.offsets, np.int64)[samples + 1] - starts
+    item = ranges(starts, counts)
     times, times_offsets = _take_ragged(table.times, table.times_offsets, item)
     ends, ends_offsets = _take_ragged(table.sentence_ends, table.sentence_offsets, item)
     plain = ("kind", "codec", "T", "K", "t", "h", "w", "start_s", "end_s", "role", "stream", "group", "group_role")
@@ -176,8 +185,9 @@ def _milliseconds(table: ItemTable, rates: Mapping[str, float], units: np.ndarra
 
 
 def _take_ragged(values: np.ndarray, offsets: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    counts = np.diff(offsets)[item]
-    return values[ranges(np.asarray(offsets, np.int64)[item], counts)], _sums(counts)
+    starts = np.asarray(offsets, np.int64)[item]
+    counts = np.asarray(offsets, np.int64)[item + 1] - starts
+    return values[ranges(starts, counts)], _sums(counts)
 
 
 def _sums(counts: np.ndarray) -> np.ndarray:  # int64 [n+1]

@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 
 from mmdata.batch import Batch, empty_batch, put_row
+from mmdata.dataset import Source
 from mmdata.errors import RunError, UserError
 from mmdata.feeds import Feed
 from mmdata.plan import Plan
 from mmdata.sample import Sample
 from mmdata.state import Quarantined
+from tokenizer.item import Item
+from tokenizer.layout import Layout
+from tokenizer.row import Row
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,13 @@ class Piece:
 
     entry: Entry
     sample: Sample
-    row: Any  # tokenizer.layout.Row
+    row: Row
 
 
 class Renderer:
     """Reads and renders planned rows in one layout."""
 
-    def __init__(self, layout: Any, seq_len: int, seed: int, split: str) -> None:
+    def __init__(self, layout: Layout, seq_len: int, seed: int, split: str) -> None:
         self.layout, self.seq_len, self.seed, self.split = layout, seq_len, seed, split
         self._left_out: dict[tuple[int, int], int] = {}  # (feed, sample) -> from step
 
@@ -68,15 +72,13 @@ class Renderer:
     def batch(self, feeds: Sequence[Feed], rows: Sequence[list[Entry]], step: int) -> Batch:
         """The rows as a batch; an entry left out, and what a choice removed, is padding."""
         samples = self._read(feeds, [entry for entries in rows for entry in entries], step)
-        rendered = [[self._render(entry, samples) for entry in entries] for entries in rows]
-        soft = self._soft(piece.row for pieces in rendered for piece in pieces if piece)
+        rendered = [[self._render(feeds, entry, samples) for entry in entries] for entries in rows]
         batch = empty_batch(
             len(rows),
             self.seq_len,
-            num_codebooks=_num_codebooks(rendered),
             num_positions=self.layout.num_positions,
             blocks=self.layout.needs_blocks,
-            soft=soft,
+            soft=_soft_arrays(self.layout, self.seq_len),
         )
         for b, pieces in enumerate(rendered):
             put_row(batch, b, [(piece.entry.column, piece.row) for piece in pieces if piece])
@@ -85,16 +87,17 @@ class Renderer:
     def pieces(self, feeds: Sequence[Feed], entries: list[Entry], step: int) -> Iterator[tuple[int, Piece]]:
         """(segment id, piece) of one row."""
         samples = self._read(feeds, entries, step)
-        rendered = [piece for piece in (self._render(entry, samples) for entry in entries) if piece]
+        rendered = [piece for piece in (self._render(feeds, entry, samples) for entry in entries) if piece]
         yield from enumerate(rendered, 1)
 
-    def _render(self, entry: Entry, samples: dict[tuple[int, int], Sample]) -> Piece | None:
+    def _render(self, feeds: Sequence[Feed], entry: Entry, samples: dict[tuple[int, int], Sample]) -> Piece | None:
         sample = samples.get((entry.feed, entry.sample))
         if sample is None:
             return None
         piece = (entry.start, entry.stop)
         choice = self.layout.choose(sample.items, self.seed, sample.id, entry.epoch)
-        row = self.layout.render(sample.items, choice, piece)
+        source = feeds[entry.feed].source
+        row = self.layout.render(sample.items, choice, piece, lambda item: _kept_medium(source, item))
         if len(row.tokens) > entry.length:
             raise RunError(
                 f"document {sample.id} ({sample.uri}) has {len(row.tokens)} tokens where its catalog says"
@@ -139,20 +142,27 @@ class Renderer:
                 ) from error
         return samples
 
-    def _soft(self, rows: Iterable[Any]) -> dict[str, tuple[tuple[int, ...], Any]] | None:
-        """Shape [seq_len, ...] and dtype of each soft array: a place refers to one vector at most."""
-        named = getattr(self.layout, "soft_fields", None)
-        if named is None:  # a layout without soft items
-            return None
-        return {name: ((self.seq_len, *shape), dtype) for name, (shape, dtype) in named.items()} or None
+
+def _soft_arrays(layout: Layout, seq_len: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape [seq_len, ...] and dtype of each soft array of a row: a token refers to one vector at most."""
+    soft = layout.spec.soft
+    arrays: dict[str, tuple[tuple[int, ...], Any]] = {}
+    if soft.patch:
+        arrays["image"] = ((seq_len, soft.patch, soft.patch, 3), np.uint8)
+    if soft.samples:
+        arrays["audio"] = ((seq_len, soft.samples), np.int16)
+    return arrays
 
 
-def _num_codebooks(rendered: list[list[Piece | None]]) -> int:
-    for pieces in rendered:
-        for piece in pieces:
-            if piece is not None and piece.row.tokens.ndim > 1:
-                return int(piece.row.tokens.shape[1])
-    return 1
+def _kept_medium(source: Source, item: Item) -> np.ndarray:
+    """The array which a soft item refers to."""
+    try:
+        data = source.media.get(item.digest, item.kind).data
+    except KeyError as error:
+        raise UserError(f"source {source.name!r}: {error.args[0]}; build it with keep_media = 'resized'") from None
+    if not isinstance(data, np.ndarray):
+        raise UserError(f"source {source.name!r} keeps original bytes, a soft item needs keep_media = 'resized'")
+    return data
 
 
 def _find(feeds: Sequence[Feed], split: str, entry: Quarantined) -> tuple[int, int] | None:

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 MEDIA = ("text", "image", "audio", "video")
 _HEADERS = {"text": ("none",), "image": ("two_sizes",), "audio": ("none",), "video": ("two_sizes",)}
-_TIMES = {"text": ("none", "start", "start_end"), "image": ("none",), "audio": ("none", "start"), "video": ("none", "frames")}
+_TIMES = {
+    "text": ("none", "start", "start_end"),
+    "image": ("none",),
+    "audio": ("none", "start"),
+    "video": ("none", "frames"),
+}
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ class LayoutSpec:
 
     def __post_init__(self) -> None:
         said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "digest"}
-        plain = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in said.items()}  # type: ignore[arg-type]
+        plain = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in said.items()}
         canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         object.__setattr__(self, "digest", hashlib.sha256(canonical.encode()).hexdigest())
 
@@ -150,7 +155,8 @@ def load_layout(name_or_path: str) -> LayoutSpec:
         near = difflib.get_close_matches(name_or_path, shipped_layouts(), 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"no layout {name_or_path!r}; the shipped ones are {shipped_layouts()}, and a path to a .toml file is one's own.{hint}"
+            f"no layout {name_or_path!r}; the shipped ones are {shipped_layouts()}, and a path to a .toml file"
+            f" is one's own.{hint}"
         )
     file = resources.files("tokenizer") / "layouts" / f"{name_or_path}.toml"
     return read_layout(file.read_text(encoding="utf-8"), f"layout {name_or_path}")
@@ -259,7 +265,9 @@ def _check(spec: LayoutSpec, reader: _Reader) -> None:
         if getattr(plan, key) < 1:
             raise reader.error("vocabulary", key, f"{key} is {getattr(plan, key)}; it must be at least 1")
     if plan.time_quantum_s <= 0:
-        raise reader.error("vocabulary", "time_quantum_s", f"time_quantum_s is {plan.time_quantum_s}; it must be above 0")
+        raise reader.error(
+            "vocabulary", "time_quantum_s", f"time_quantum_s is {plan.time_quantum_s}; it must be above 0"
+        )
     twice = sorted({c for c in plan.controls if plan.controls.count(c) > 1})
     if twice:
         raise reader.error("vocabulary", "controls", f"control {twice[0]!r} is listed twice; remove one")
@@ -277,7 +285,9 @@ def _check(spec: LayoutSpec, reader: _Reader) -> None:
             # A kind whose table is absent is not written at all, so it needs no header.
             if rule.open and value not in choices:
                 raise reader.error(
-                    kind, key, f"{key} of {kind} is {value!r}; it must be one of {list(choices)}, or it cannot be parsed back"
+                    kind,
+                    key,
+                    f"{key} of {kind} is {value!r}; it must be one of {list(choices)}, or it cannot be parsed back",
                 )
     if spec.positions.plan != "linear":
         raise reader.error("positions", "plan", f"plan is {spec.positions.plan!r}; it must be one of ['linear']")
@@ -309,9 +319,11 @@ def _check_delimiters(spec: LayoutSpec, reader: _Reader) -> None:
         if control in jobs:
             other = jobs[control]
             raise reader.error(
-                table, key, f"{control!r} is {key} of [{table}] and {other[1]} of [{other[0]}]; a row could be read in two ways,"
-                " give one of them its own control"
-            )  # fmt: skip
+                table,
+                key,
+                f"{control!r} is {key} of [{table}] and {other[1]} of [{other[0]}]; a row could be read in two ways,"
+                " give one of them its own control",
+            )
         jobs[control] = (table, key)
     for kind in MEDIA:
         if spec.rule(kind) != ItemRule() and not spec.rule(kind).open:

@@ -51,7 +51,7 @@ class _Reader:
         self.bounds = np.concatenate([changes, [len(self.of)]])
         self.names = {id: name for name, id in layout.controls.items()}
         self.codec_of_class = {self.classes.index(c.name): i for i, c in enumerate(layout.codecs)}
-        self.openers = {layout.spec.rule(k).open: k for k in ("text", "image", "audio", "video") if layout.spec.rule(k).open}
+        self.openers = {layout.spec.rule(kind).open: kind for kind in layout.kinds}
 
     # -- looking -----------------------------------------------------------------------------------------------------
 

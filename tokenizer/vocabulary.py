@@ -50,7 +50,9 @@ class Vocabulary:
         ranges, start = [], 0
         for name, group, size, labels in parts:
             if len(labels) > size:
-                raise ValueError(f"range {name!r} has {len(labels)} names for {size} ids; make it at least {len(labels)}")
+                raise ValueError(
+                    f"range {name!r} has {len(labels)} names for {size} ids; make it at least {len(labels)}"
+                )
             ranges.append(IdRange(name, group, start, size, tuple(labels)))
             start += size
         return cls(tuple(ranges), -(-start // multiple) * multiple)

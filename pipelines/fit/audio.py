@@ -120,7 +120,7 @@ def _train(config: AudioConfig, sets: Sets, held: list[np.ndarray], out: Path) -
             first, last = int(ends[clip]), int(ends[clip + 1])
             start = int(random.integers(first, max(first + 1, last - settings.crop + 1)))
             part = values[start : min(last, start + settings.crop)]
-            frames[row, : len(part)] = part + random.uniform(-0.7, 0.7)  # loudness varies more than in the recordings
+            frames[row, : len(part)] = part + random.uniform(-0.35, 0.35)  # loudness varies more than in the recordings
             mask[row, : len(part)] = 1
         return np.maximum(frames, np.log(1e-5)), mask
 

@@ -15,12 +15,11 @@ from PIL import Image, ImageOps
 
 from pipelines.ingest.media import CANNOT_DECODE, OVER_LIMIT, Limits, MediaError, one_line, opened
 
-# Tried by content, never by name: a wrong extension does not matter.
+# Tried by content, never by name: a wrong extension does not matter. (MPO, a JPEG of several frames, comes with JPEG.)
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 
 # `Limits.max_pixels` is checked before a pixel is decoded; Pillow's own check would warn, and is for the whole process.
 Image.MAX_IMAGE_PIXELS = None
-Image.init()  # `formats=` needs all plugins loaded, or unlucky orders raise KeyError
 
 
 def decode_image(

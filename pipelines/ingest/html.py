@@ -1,5 +1,6 @@
 """A folder tree of HTML pages: text and inline media in the order of the page. The home of selectolax.
 
+SVG drawings that the recipe includes (`include = ["*.svg"]`) are read as pages too: for the words in them.
 Media are local files under the source's root, or `data:` addresses; nothing is fetched. An image's alt text comes
 before it as its caption (a group). Boilerplate is what the recipe's `skip` selectors say, nothing is guessed.
 """
@@ -17,18 +18,18 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import AUDIO, IMAGE, REMOTE, VIDEO, data_address, decode_text, read_bytes
-from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, settings_of, uri_of
+from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, matches, settings_of, uri_of
 from pipelines.ingest.media import EMPTY, MISSING, Limits, MediaError
 from pipelines.ingest.source import CommonOptions, Input
 
 _PAGES = (".html", ".htm", ".xhtml")
-_NEVER = ("head", "script", "style", "template", "noscript", "iframe", "object", "svg", "select", "textarea")
+_NEVER = ("head", "script", "style", "template", "noscript", "iframe", "object", "defs", "select", "textarea")
 _BLOCKS = frozenset(
     "address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption figure"
     " footer form h1 h2 h3 h4 h5 h6 header hgroup hr li main menu nav ol p pre search section summary table tbody tfoot"
-    " thead tr ul".split()
+    " thead tr ul text flowroot flowpara".split()
 )
-_CLOSE = frozenset("li dt dd tr".split())  # parted from the next by one line end, other blocks by an empty line
+_CLOSE = frozenset("li dt dd tr flowpara".split())  # parted from the next by one line end, other blocks by an empty line
 _MEDIA = {"img": "image", "audio": "audio", "video": "video"}
 
 
@@ -69,7 +70,7 @@ class HtmlSource:
         return settings_of("html", self.folder)
 
     def inputs(self) -> list[Input]:
-        return [Input(path, (path,), self.folder.size(path)) for path in self.folder.of_suffix(_PAGES)]
+        return [Input(path, (path,), self.folder.size(path)) for path in self._pages()]
 
     def read(self, input: Input) -> Iterator[Document | Dropped]:
         try:
@@ -106,7 +107,7 @@ class HtmlSource:
         )
 
     def leftovers(self) -> list[Dropped]:
-        pages = self.folder.of_suffix(_PAGES)
+        pages = self._pages()
         claimed = set(pages)
         for path in pages:
             try:
@@ -117,12 +118,18 @@ class HtmlSource:
             claimed.update(file for file in referred if file is not None)
         return self.folder.leftovers(self.name, claimed, lambda path: UNREFERRED if _is_media(path) else NO_SOURCE)
 
+    def _pages(self) -> list[str]:
+        """By ending; an .svg only where the recipe asks for it, as it is an image elsewhere."""
+        named = matches("a.svg", self.folder.options.include)
+        return self.folder.of_suffix((*_PAGES, ".svg") if named else _PAGES)
+
     def _page(self, path: str) -> LexborHTMLParser:
         options = self.folder.options
         assert isinstance(options, HtmlOptions)
         text = decode_text(read_bytes(self.folder.path(path), self.limits), options.encoding, declared=True)
         page = LexborHTMLParser(text)
-        for selector in options.skip:
+        drawings = () if path.lower().endswith(".svg") else ("svg",)
+        for selector in (*options.skip, *drawings):
             for node in page.css(selector):
                 node.decompose()
         return page
@@ -155,7 +162,7 @@ def _pieces(page: LexborHTMLParser) -> Iterator[str | _Media]:
     for node, opens in _events(page.root):
         tag = node.tag
         if tag == "-text":
-            text.add(node.text_content or "")
+            text.add((node.text_content or "") if opens else "")
         elif tag == "pre":
             text.end_block()
             text.keep += 1 if opens else -1

@@ -21,6 +21,7 @@ from tokenizer.item import KINDS, Item
 
 MAX_TEXT = 1_500  # characters of one text shown
 MAX_ITEMS = 24  # items of one sample shown
+MAX_SOUND_BYTES = 1 << 20  # of one original sound: a page stays of a size that opens
 
 
 def write_page(folder: Path, out: Path, samples: int = 6) -> Path:
@@ -130,15 +131,17 @@ def _caption(item: Item) -> str:
 
 
 def _original(item: Item, source: Any) -> str:
-    kept = source.media.get(item.digest) if item.digest else None
-    if kept is None or kept.kind != "original" or item.kind == "video":
+    """The kept medium, where the recipe kept it as it was; a video only shows what came back."""
+    if source.media.form != "original" or item.kind == "video" or item.digest not in source.media:
         return ""
+    data = source.media.get(item.digest, item.kind).data
     if item.kind == "image":
         from pipelines.ingest.decode_image import decode_image
-        from pipelines.ingest.media import Limits
 
-        return _image(decode_image(kept.data, Limits()))
-    return f'<audio controls preload="none" src="{media.data_address(kept.data, "audio/mpeg")}"></audio>'
+        return _image(decode_image(data))
+    if len(data) > MAX_SOUND_BYTES:
+        return ""
+    return f'<audio controls preload="none" src="{media.data_address(data, "audio/mpeg")}"></audio>'
 
 
 def _image(image: np.ndarray) -> str:

@@ -35,8 +35,9 @@ def weighted_loss(
     """
 
     def step(total: jax.Array, part: Any) -> tuple[jax.Array, jax.Array]:
-        loss, _, _ = _chunk(*part, embedding, bias, constrain)
-        return total + jnp.sum(loss * part[2]), loss
+        h, target, weight = part
+        loss, _, _ = _chunk(h, target, embedding, bias, constrain)
+        return total + jnp.sum(loss * weight), loss
 
     total, losses = jax.lax.scan(step, jnp.float32(0), _split(x, targets, weights, chunk))
     return total, _join(losses, x.shape[1])
@@ -46,15 +47,18 @@ def _forward(x: Any, embedding: Any, bias: Any, targets: Any, weights: Any, chun
     def step(carry: Any, part: Any) -> tuple[Any, Any]:
         total, by_embedding, by_bias = carry
         h, target, weight = part
-        loss, shifted, normal = _chunk(h, target, weight, embedding, bias, constrain)
-        # d loss / d logits = softmax - one-hot, times the weight; the one-hot as a comparison stays with its shard
-        hot = jnp.arange(embedding.shape[0]) == target[..., None]
-        slope = constrain((jnp.exp(shifted - normal[..., None]) - hot) * weight[..., None], "logits")
-        narrow = slope.astype(h.dtype)
-        by_h = jnp.einsum("blv,vd->bld", narrow, embedding.astype(h.dtype))
-        by_embedding += jnp.einsum("blv,bld->vd", narrow, h, preferred_element_type=jnp.float32)
-        by_bias += jnp.sum(slope, (0, 1))
-        return (total + jnp.sum(loss * weight), by_embedding, by_bias), (loss, by_h)
+        loss, powers, norm = _chunk(h, target, embedding, bias, constrain)
+        # d loss / d logits = weight * (powers / norm - one-hot). The weights go onto the narrow side of each product
+        # and the one-hot becomes a row of the embedding: the wide array is read, never written again.
+        scale = (weight / norm)[..., None]
+        wide, scaled = powers.astype(h.dtype), (h * scale).astype(h.dtype)
+        by_h = jnp.einsum("blv,vd->bld", wide, embedding.astype(h.dtype), preferred_element_type=jnp.float32) * scale
+        by_h -= embedding[target] * weight[..., None]
+        by_embedding += jnp.einsum("blv,bld->vd", wide, scaled, preferred_element_type=jnp.float32)
+        by_embedding = by_embedding.at[target].add(-weight[..., None] * h.astype(jnp.float32))
+        by_bias += jnp.einsum("blv,bl->v", powers, scale[..., 0])
+        by_bias = by_bias.at[target].add(-weight)
+        return (total + jnp.sum(loss * weight), by_embedding, by_bias), (loss, by_h.astype(h.dtype))
 
     start = (jnp.float32(0), jnp.zeros(embedding.shape, jnp.float32), jnp.zeros(bias.shape, jnp.float32))
     (total, by_embedding, by_bias), (losses, by_x) = jax.lax.scan(step, start, _split(x, targets, weights, chunk))
@@ -72,15 +76,17 @@ weighted_loss.defvjp(_forward, _backward)
 
 
 def _chunk(
-    h: jax.Array, target: jax.Array, weight: jax.Array, embedding: jax.Array, bias: jax.Array, constrain: Constrain
+    h: jax.Array, target: jax.Array, embedding: jax.Array, bias: jax.Array, constrain: Constrain
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(losses [B, c], logits less their maximum [B, c, V], log of the sum of their exponentials [B, c])."""
-    values = jnp.einsum("bld,vd->blv", h, embedding.astype(h.dtype), preferred_element_type=jnp.float32) + bias
-    values = constrain(values, "logits")
-    shifted = values - jnp.max(values, -1, keepdims=True)
-    normal = jnp.log(jnp.sum(jnp.exp(shifted), -1))
-    hot = jnp.arange(embedding.shape[0]) == target[..., None]
-    return normal - jnp.sum(jnp.where(hot, shifted, 0), -1), shifted, normal
+    """(losses [B, c], exponentials of the logits less their maximum [B, c, V], the sum of those [B, c])."""
+    values = jnp.einsum("bld,vd->blv", h, embedding.astype(h.dtype), preferred_element_type=jnp.float32)
+    values = constrain(values, "logits") + bias
+    top = jnp.max(values, -1)
+    powers = jnp.exp(values - top[..., None])
+    norm = jnp.sum(powers, -1)
+    row = embedding[target].astype(h.dtype).astype(jnp.float32)
+    hit = jnp.einsum("bld,bld->bl", h.astype(jnp.float32), row) + bias[target]
+    return jnp.log(norm) + top - hit, powers, norm
 
 
 def _split(x: jax.Array, targets: jax.Array, weights: jax.Array, chunk: int) -> tuple[jax.Array, ...]:

@@ -30,9 +30,15 @@ class ModelConfig:
     heads: int
     head_dim: int
     mlp: int
+    embedding: int = 0  # width of a token's vector, in and out; 0: width. The vocabulary's cost goes with it
     theta: float = 10_000.0  # of the rotary positions
     dtype: str = "float32"  # of the computation
     remat: bool = False  # compute activations again in the backward pass: less memory, a third more work
+
+
+    @property
+    def factored(self) -> bool:
+        return self.embedding not in (0, self.width)
 
 
 def unplaced(x: jax.Array, role: str) -> jax.Array:
@@ -43,15 +49,16 @@ def unplaced(x: jax.Array, role: str) -> jax.Array:
 def init(key: jax.Array, config: ModelConfig) -> Params:
     """Fresh parameters; layers lie along the first axis of everything under "layers"."""
     layers, width, heads, dim = config.layers, config.width, config.heads, config.head_dim
-    keys = iter(jax.random.split(key, 8))
+    keys = iter(jax.random.split(key, 10))
+    size = config.embedding or width
 
     def matrix(*shape: int, fan_in: int, scale: float = 1.0) -> jax.Array:
         return jax.random.truncated_normal(next(keys), -3, 3, shape, jnp.float32) * (scale * fan_in**-0.5)
 
     # What a layer adds to the stream starts small, so that depth does not decide the scale of the output
     late = (2 * layers) ** -0.5
-    return {
-        "embedding": matrix(config.vocabulary, width, fan_in=width),
+    params = {
+        "embedding": matrix(config.vocabulary, size, fan_in=size),
         "bias": jnp.zeros(config.vocabulary),  # of the output: learns how often an id occurs within a few steps
         "norm": jnp.ones(width),
         "layers": {
@@ -66,10 +73,13 @@ def init(key: jax.Array, config: ModelConfig) -> Params:
             "down": matrix(layers, config.mlp, width, fan_in=config.mlp, scale=late),
         },
     }
+    if config.factored:
+        params |= {"widen": matrix(size, width, fan_in=size), "narrow": matrix(width, size, fan_in=width)}
+    return params
 
 
 def hidden(params: Params, batch: dict[str, Any], config: ModelConfig, constrain: Constrain = unplaced) -> jax.Array:
-    """The last layer's output, normed, [B, L, width], for a batch's tokens, segment_ids, positions and blocks."""
+    """What meets the embedding in the output, [B, L, embedding], for a batch's tokens, segment_ids, positions and blocks."""
     refuse_unreadable(batch)
     seen = mask(batch["segment_ids"], batch.get("blocks"))
     x = constrain(_embed(params, batch["tokens"], config), "hidden")
@@ -80,7 +90,7 @@ def hidden(params: Params, batch: dict[str, Any], config: ModelConfig, constrain
         return constrain(_finish(x, mixed, weights, constrain), "hidden"), None
 
     x, _ = jax.lax.scan(jax.checkpoint(layer) if config.remat else layer, x, params["layers"])
-    return _norm(x, params["norm"])
+    return _leave(params, x)
 
 
 def refuse_unreadable(batch: dict[str, Any]) -> None:
@@ -95,7 +105,7 @@ def refuse_unreadable(batch: dict[str, Any]) -> None:
 
 
 def logits(params: Params, x: jax.Array, config: ModelConfig) -> jax.Array:
-    """float32 [..., vocabulary] of hidden states [..., width]."""
+    """float32 [..., vocabulary] of hidden states [..., embedding]."""
     weights = params["embedding"].astype(config.dtype)
     return jnp.einsum("...d,vd->...v", x, weights, preferred_element_type=jnp.float32) + params["bias"]
 
@@ -127,7 +137,7 @@ def decode_step(
 
     x = _embed(params, tokens[:, None], config)
     x, (keys, values) = jax.lax.scan(layer, x, (params["layers"], cache["key"], cache["value"]))
-    return logits(params, _norm(x, params["norm"])[:, 0], config), {"key": keys, "value": values}
+    return logits(params, _leave(params, x)[:, 0], config), {"key": keys, "value": values}
 
 
 # --- parts of a layer
@@ -135,7 +145,15 @@ def decode_step(
 
 def _embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
     # Tied embeddings have the scale of the output; the stream wants values of about one
-    return params["embedding"][tokens].astype(config.dtype) * jnp.asarray(config.width**0.5, config.dtype)
+    size = params["embedding"].shape[1]
+    x = params["embedding"][tokens].astype(config.dtype) * jnp.asarray(size**0.5, config.dtype)
+    return x @ params["widen"].astype(x.dtype) if "widen" in params else x
+
+
+def _leave(params: Params, x: jax.Array) -> jax.Array:
+    """From the stream to the width of the embedding."""
+    x = _norm(x, params["norm"])
+    return x @ params["narrow"].astype(x.dtype) if "narrow" in params else x
 
 
 def _project(

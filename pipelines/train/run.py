@@ -31,6 +31,7 @@ class ModelSettings(_Table):
     heads: int = Field(4, ge=1, description="query heads; keys and values have one (multi-query)")
     head_dim: int = Field(32, ge=2, multiple_of=2)
     mlp: int = Field(384, ge=1)
+    embedding: int = Field(0, ge=0, description="width of a token's vector, in and out; 0: width")
     theta: float = Field(10_000.0, gt=0, description="of the rotary positions")
     dtype: str = Field("float32", pattern="^(float32|bfloat16)$", description="of the computation")
     remat: bool = Field(False, description="compute activations again in the backward pass: less memory, more work")

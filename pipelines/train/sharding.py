@@ -24,6 +24,8 @@ P = PartitionSpec
 PARAMETERS: dict[str, PartitionSpec] = {
     "embedding": P("tensor", "fsdp"),
     "bias": P("tensor"),
+    "widen": P(None, "fsdp"),
+    "narrow": P("fsdp"),
     "norm": P(),
     "attention_norm": P(),
     "query": P(None, "fsdp", "tensor"),
@@ -64,6 +66,7 @@ def check_sizes(mesh: Mesh, config: ModelConfig, batch_size: int) -> None:
     for name, size, parts, over in (
         ("batch_size", batch_size, rows, "data x fsdp"),
         ("model.width", config.width, axes["fsdp"], "fsdp"),
+        ("model.embedding", config.embedding, axes["fsdp"], "fsdp"),
         ("model.heads", config.heads, axes["tensor"], "tensor"),
         ("model.mlp", config.mlp, axes["tensor"], "tensor"),
         ("the vocabulary", config.vocabulary, axes["tensor"], "tensor"),

@@ -11,7 +11,13 @@ import pytest
 import mmdata
 from mmdata import Batch, Loader, Mixture, Schedule, Stage, UserError
 from mmdata.errors import RunError
-from tests.mmdata.toy_data import toy_samples, write_source, write_toy_dataset
+from mmdata.manifest import finish_source
+from mmdata.media import Media, write_media
+from mmdata.sample import Sample
+from mmdata.shards import write_shard
+from tests.mmdata.toy_data import CODECS, toy_samples, write_source, write_toy_dataset
+from tokenizer.item import Item
+from tokenizer.layout import load_layout
 
 L, B = 128, 8
 
@@ -215,7 +221,7 @@ def test_a_quarantined_record_keeps_its_place_as_padding(data: Path) -> None:
     plain.restore(loader.state())  # the state brings its quarantine along
     assert equal(plain.batch_at(6), loader.batch_at(6)) and plain.quarantine == loader.quarantine
     with pytest.raises(UserError, match="from_step 6 or later"):
-        loader_of(data, quarantine=[{**entry, "record": 0}]).restore(loader.state())
+        loader_of(data, quarantine=[{**entry, "record": int(not record)}]).restore(loader.state())
     for wrong in ({**entry, "source": "x"}, {**entry, "shard": "x"}, {**entry, "record": 10**6}, {"record": 1}):
         with pytest.raises(UserError, match="quarantine"):
             loader_of(data, quarantine=[wrong])
@@ -246,6 +252,71 @@ def test_batches_are_never_written_again(data: Path) -> None:
         next(loader)
     loader.close()
     assert all(equal(batch, loader.batch_at(step)) for step, batch in enumerate(held))
+
+
+SOFT = """
+name = "soft"
+version = 1
+[vocabulary]
+controls = ["<pad>", "<bos>", "<eos>", "<cont>", "<text>", "<image>", "</image>", "<audio>", "</audio>", "<soft>"]
+[text]
+open = "<text>"
+[image]
+open = "<image>"
+close = "</image>"
+header = "two_sizes"
+[audio]
+open = "<audio>"
+close = "</audio>"
+[soft]
+placeholder = "<soft>"
+patch = 2
+samples = 5
+[attention]
+blocks = ["image"]
+"""
+
+
+def test_soft_items_come_from_kept_media_and_blocks_stay_apart(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    samples, media, pictures = [], [], {}
+    for i in range(6):
+        picture, sound = rng.integers(0, 256, (4, 6, 3), np.uint8), rng.integers(-99, 99, 12, np.int16)
+        digests = f"{i:064x}", f"{i + 99:064x}"
+        media += [Media(digests[0], "image", picture), Media(digests[1], "audio", sound, 16_000)]
+        hard = Item("image", "toy-image@1", np.full((2, 1), i, np.int32), grid=(1, 1, 2))
+        items = (Item("image", "", None, (1, 4, 6), digest=digests[0]), hard)
+        items += (Item("audio", "", None, (12, 0, 0), digest=digests[1]),)
+        samples.append(Sample(id=f"{i:032x}", cluster=f"{i:032x}", source="soft", items=items))
+        pictures[f"{i:032x}"] = picture, sound
+    folder = tmp_path / "soft"
+    shard = write_shard(folder, "soft", "train", 0, 1, samples)
+    finish_source(folder, "soft", [shard], CODECS, {}, write_media(folder, media, "resized"))
+    (tmp_path / "soft.toml").write_text(SOFT)
+    loader = Loader(folder, layout=tmp_path / "soft.toml", seq_len=70, batch_size=1)
+    batch = loader.batch_at(0)
+    assert batch.soft["image"].shape == (1, 70, 2, 2, 3) and batch.soft["audio"].shape == (1, 70, 5)
+    assert batch.soft_index is not None and batch.blocks is not None
+    explained = loader.explain(0)
+    assert len(explained) > 1
+    for e in explained:
+        here = slice(e.column, e.column + e.length)
+        index, kinds = batch.soft_index[0, here], batch.kinds[0, here]
+        picture, sound = pictures[e.id]
+        patches = batch.soft["image"][0, index[(index >= 0) & (kinds == 2)]]
+        np.testing.assert_array_equal(patches.reshape(2, 3, 2, 2, 3).swapaxes(1, 2).reshape(4, 6, 3), picture)
+        chunks = batch.soft["audio"][0, index[(index >= 0) & (kinds == 3)]]
+        np.testing.assert_array_equal(chunks.reshape(-1)[:12], sound)
+    blocks = [set(batch.blocks[0, e.column : e.column + e.length].tolist()) - {0} for e in explained]
+    assert all(len(found) == 2 for found in blocks) and len(set.union(*blocks)) == 2 * len(blocks)
+    with pytest.raises(ValueError, match="soft item, and layout mmdata takes none"):
+        loader_of(folder)
+
+
+def test_a_loader_of_one_source_can_have_the_vocabulary_of_all(data: Path) -> None:
+    whole = loader_of(data)
+    part = loader_of(data / "web", layout=whole.layout)
+    assert part.layout.digest == whole.layout.digest == loader_of(data, layout=load_layout("mmdata")).layout.digest
 
 
 def test_limits_and_report(data: Path) -> None:

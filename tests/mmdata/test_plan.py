@@ -17,6 +17,7 @@ from mmdata.pieces import costs_of, places_of, take
 from mmdata.plan import Plan, PlanSettings, make_plan, plan_fingerprint, plan_of, read_plan, write_plan
 from tokenizer.codec import CodecSpec
 from tokenizer.item import AUDIO, IMAGE, TEXT, Item, ItemTable
+from tokenizer.layout import load_layout
 
 CODECS = (
     CodecSpec("toy-text@1", "text", (100,), "t", True),
@@ -140,6 +141,38 @@ def test_every_place_is_in_one_piece_or_left_out(docs: Any, seq_len: int, shard:
     if not lost["parts"]:
         codes = sum(len(i.codes) for doc in docs for i in doc if i.codes is not None)
         assert sum(plan.report["codes"].values()) == codes
+
+
+@given(documents(), st.integers(12, 90), st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_pieces_of_the_default_layout_render_to_their_planned_length(docs: Any, seq_len: int, epoch: int) -> None:
+    layout = load_layout("mmdata").bind(CODECS)
+    docs = [[*doc, *with_more_fields(n)] for n, doc in enumerate(docs)]
+    plan = make_plan(source_of(docs, 3), "train", layout, PlanSettings(layout.digest, seq_len))
+    covered: dict[int, list[tuple[int, int]]] = {}
+    for sample, start, stop, length in zip(plan.sample, plan.start, plan.stop, plan.length):
+        covered.setdefault(int(sample), []).append((int(start), int(stop)))
+        assert len(layout.render(docs[sample], piece=(start, stop))) == length <= seq_len
+        choice = layout.choose(docs[sample], 0, f"id{sample}", epoch)
+        assert len(layout.render(docs[sample], choice, (start, stop))) <= length
+    if not plan.report["left_out"]["parts"]:
+        total = places_of(ItemTable.of(docs))
+        for sample, parts in covered.items():
+            parts.sort()
+            assert parts[0][0] == 0 and parts[-1][1] == total[sample]
+            assert all(a[1] == b[0] for a, b in pairwise(parts))
+
+
+def with_more_fields(n: int) -> list[Item]:
+    """Timed text, an empty one, a video with times, and a captioned picture."""
+    frames = np.zeros((8, 1), np.int32)
+    return [
+        Item("text", "toy-text@1", np.zeros((5, 1), np.int32), start_s=1.5, end_s=2.5),
+        Item("text", "toy-text@1", np.zeros((0, 1), np.int32)),
+        Item("video", "toy-image@1", frames, grid=(4, 1, 2), times=np.arange(4, dtype=np.float32) + n),
+        Item("text", "toy-text@1", np.zeros((3, 1), np.int32), group=0, group_role="caption"),
+        Item("image", "toy-image@1", np.zeros((4, 1), np.int32), grid=(1, 2, 2), group=0, group_role="target"),
+    ][: n % 6]
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(50, 90))

@@ -17,7 +17,7 @@ def media(kind: str) -> tuple[list[Any], list[Any]]:
         return images, [image.shape[:2] for image in images]
     if kind == "audio":
         sounds = [np.float32(0.3 * np.sin(np.arange(n) * 0.05)) for n in (8_000, 4_321, 8_000)]
-        return sounds, [len(sound) for sound in sounds]
+        return sounds, [(len(sound),) for sound in sounds]
     texts = ["a red cat", "naïve café 你好 🙂\n\t two  spaces", ""]
     return texts, [None] * len(texts)
 

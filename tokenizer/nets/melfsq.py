@@ -19,6 +19,8 @@ from tokenizer.nets import fsq
 
 _NEAR = 1  # frames each side that the linear path reads
 _FAR = 4  # codes each side that it writes from
+# Log-mel frames of speech have about this mean and spread: what the convolutions see and give is without them
+_MEAN, _SPREAD = -6.0, 2.5
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def shapes(config: Config = Config()) -> dict[str, Any]:
 def latents(params: dict[str, Any], frames: jax.Array, mask: jax.Array, config: Config = Config()) -> jax.Array:
     """log-mel float32 [B, T, bands] -> z float32 [B, T, dims], before quantisation."""
     p = params["encoder"]
-    x = _tower(p, frames, mask, config.encoder_blocks)
+    x = _tower(p, (frames - _MEAN) / _SPREAD, mask, config.encoder_blocks)
     return x + _conv(p["skip"], frames, mask)
 
 
@@ -94,7 +96,7 @@ def decode(params: dict[str, Any], codes: jax.Array, mask: jax.Array, config: Co
 def decode_z(params: dict[str, Any], zq: jax.Array, mask: jax.Array, config: Config = Config()) -> jax.Array:
     """The decoder on quantised latents float32 [B, T, dims]."""
     p = params["decoder"]
-    return _tower(p, zq, mask, config.decoder_blocks) + _conv(p["skip"], zq, mask)
+    return _SPREAD * _tower(p, zq, mask, config.decoder_blocks) + _conv(p["skip"], zq, mask)
 
 
 def closed_form(params: dict[str, Any], frames: np.ndarray, config: Config = Config()) -> dict[str, Any]:

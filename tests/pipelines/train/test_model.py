@@ -19,6 +19,7 @@ from pipelines.train.optimizer import OptimizerSettings, learning_rate, optimize
 from pipelines.train.step import arrays_of, make_train_step, new_state
 
 CONFIG = ModelConfig(vocabulary=256, layers=2, width=32, heads=4, head_dim=8, mlp=64)
+FACTORED = ModelConfig(vocabulary=256, layers=2, width=32, heads=4, head_dim=8, mlp=64, embedding=16)
 
 
 def toy_batch(rows: int = 8, length: int = 48, seed: int = 0) -> SimpleNamespace:
@@ -72,12 +73,14 @@ def test_later_tokens_do_not_change_earlier_predictions(params: dict) -> None:
     np.testing.assert_array_equal(hidden(params, batch, CONFIG)[:, :10], hidden(params, other, CONFIG)[:, :10])
 
 
-def test_one_token_at_a_time_gives_the_logits_of_the_whole(params: dict) -> None:
+@pytest.mark.parametrize("config", [CONFIG, FACTORED])
+def test_one_token_at_a_time_gives_the_logits_of_the_whole(config: ModelConfig) -> None:
+    params = init(jax.random.key(0), config)
     batch = {name: value[:2, :12] for name, value in arrays().items()}
-    want = logits(params, hidden(params, batch, CONFIG), CONFIG)
-    cache, got = init_cache(CONFIG, 2, 12), []
+    want = logits(params, hidden(params, batch, config), config)
+    cache, got = init_cache(config, 2, 12), []
     for i in range(12):
-        answer, cache = decode_step(params, cache, batch["tokens"][:, i], jnp.int32(i), jnp.full((2, 1), i), CONFIG)
+        answer, cache = decode_step(params, cache, batch["tokens"][:, i], jnp.int32(i), jnp.full((2, 1), i), config)
         got.append(answer)
     np.testing.assert_allclose(np.stack(got, 1), want, rtol=1e-4, atol=1e-4)
 
@@ -159,7 +162,7 @@ def losses_on(data: int, fsdp: int, tensor: int) -> list[float]:
     """The losses of three steps on a mesh."""
     mesh = sharding.make_mesh(data, fsdp, tensor)
     rule = optimizer(OptimizerSettings(warmup_steps=1, decay_steps=10))
-    state, step = new_state(CONFIG, rule, mesh, seed=0), make_train_step(CONFIG, rule, mesh)
+    state, step = new_state(FACTORED, rule, mesh, seed=0), make_train_step(FACTORED, rule, mesh)
     batch = sharding.place(arrays_of(toy_batch()), mesh)
     out = []
     for _ in range(3):
