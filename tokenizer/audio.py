@@ -134,13 +134,15 @@ class SpeechMelFsq:
         if values.ndim != 2 or values.shape[1] != 1:
             raise ValueError(f"{self.name} decodes codes [T, 1], got {list(values.shape)}")
         if values.size and (values.min() < 0 or values.max() >= self.codebooks[0]):
-            raise ValueError(f"{self.name} has codes 0 to {self.codebooks[0] - 1}, got {values.min()} to {values.max()}")
+            raise ValueError(
+                f"{self.name} has codes 0 to {self.codebooks[0] - 1}, got {values.min()} to {values.max()}"
+            )
         return self._run(_functions(self.config)[1], [values[:, 0]], ((_BANDS,), np.float32))[0]
 
     def _run(self, function: Any, clips: list[np.ndarray], out: tuple[tuple[int, ...], type]) -> list[np.ndarray]:
         """Apply to clips [T, ...], in windows of one shape with enough context that no seam shows."""
         shape, dtype = out
-        results = [np.zeros((len(clip), *shape), dtype) for clip in clips]
+        results: list[np.ndarray] = [np.zeros((len(clip), *shape), dtype) for clip in clips]
         size = _batch_size()
         windows = [(i, *window) for i, clip in enumerate(clips) for window in _windows(len(clip), self.config.reach)]
         for first in range(0, len(windows), size):

@@ -56,13 +56,18 @@ class CodecSpec:
 class Codec(Protocol):
     """Encodes one medium to integer codes and decodes it back; see the module docstring for the contract."""
 
-    name: str  # without revision: "image-fsq16"
-    revision: int
-    kind: str  # text | image | audio | video
-    fingerprint: str
-    codebooks: tuple[int, ...]
-    exact: bool
-
+    @property
+    def name(self) -> str: ...  # without revision: "image-fsq16"
+    @property
+    def revision(self) -> int: ...
+    @property
+    def kind(self) -> str: ...  # text | image | audio | video
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def codebooks(self) -> tuple[int, ...]: ...
+    @property
+    def exact(self) -> bool: ...
     def shape(self, size: Any) -> Shape: ...
     def encode(self, medium: Any) -> Codes: ...
     def encode_batch(self, media: Sequence[Any]) -> list[Codes]: ...

@@ -128,14 +128,14 @@ class LayoutSpec:
     digest: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
-        said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "digest"}
-        plain = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in said.items()}
+        plain = dataclasses.asdict(self)
+        plain.pop("digest")
         canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         object.__setattr__(self, "digest", hashlib.sha256(canonical.encode()).hexdigest())
 
     def rule(self, kind: str) -> ItemRule:
         """The rule of items of one kind: rule("image").open == "<image>"."""
-        return getattr(self, kind)  # type: ignore[no-any-return]
+        return getattr(self, kind)
 
     def bind(self, codecs: Iterable[CodecSpec]) -> Layout:
         """The layout over these codecs: the same set in any order gives the same ids."""

@@ -180,7 +180,7 @@ class ImageFsq:
         for shape, places in same.items():
             for start in range(0, len(places), size):
                 some = places[start : start + size]
-                batch = np.zeros((size, *shape), dtype)
+                batch: np.ndarray = np.zeros((size, *shape), dtype)
                 batch[: len(some)] = [arrays[i] for i in some]
                 results.update(zip(some, np.asarray(function(self.params, batch)), strict=False))
         return [results[i] for i in range(len(arrays))]

@@ -3,9 +3,10 @@
     row  := (BEGIN | CONTINUED) item* (END | CONTINUED)
     item := open [SIZE(h) SIZE(w)] [TIME ...] body [close]
 
-A piece is a range of places (`tokenizer/item.py`) between two cuts. One that does not start its document begins with the
-continued control and repeats the header of an item it continues, with absolute times; one that does not end it ends with
-the continued control, and leaves an item it cuts unclosed. Choices never lengthen: `lengths` is of the longest form.
+A piece is a range of places (`tokenizer/item.py`) between two cuts. One that does not start its document begins with
+the continued control and repeats the header of an item it continues, with absolute times; one that does not end it
+ends with the continued control, and leaves an item it cuts unclosed. Choices never lengthen: `lengths` is of the
+longest form.
 Control ids come only from here: codes are checked against their codebook, so text that spells a delimiter stays text.
 This file holds the binding; the work is in `measure.py`, `choose.py`, `render.py` and `parse.py`.
 """

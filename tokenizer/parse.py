@@ -22,10 +22,11 @@ _NOWHERE = -1
 
 def parse(layout: Layout, ids: np.ndarray) -> tuple[list[Item], list[Problem]]:
     """[<bos>, <text>, 7, 9, <eos>] -> ([Item text 7 9], []); see Layout.parse."""
-    try:
-        flat = np.asarray(ids).reshape(-1).astype(np.int64)
-    except (TypeError, ValueError, OverflowError):
+    flat = np.asarray(ids).reshape(-1)
+    if flat.size and flat.dtype.kind not in "iu":
         return [], [Problem(0, "not an array of integers")]
+    # An unsigned id past int64 turns negative, and is outside the vocabulary either way.
+    flat = flat.astype(np.int64)
     reader = _Reader(layout, flat)
     reader.row()
     return reader.items, reader.problems

@@ -176,11 +176,14 @@ def _write_codes(layout: Layout, part: Part, tokens: np.ndarray, fields: np.ndar
     if item.kind != "image":
         step = item.grid[1] * item.grid[2] if item.kind == "video" else 1
         codes = codes[part.first * step : part.last * step]
+    # As unsigned, a negative code is a huge one: one comparison checks both ends.
     if len(offsets) == 1:
         # The usual case, on one axis: NumPy's loop over an inner axis of one is ten times slower.
         codes = codes[:, 0]
-    # As unsigned, a negative code is a huge one: one comparison checks both ends.
-    if codes.size and (codes.view(np.uint32).max(axis=0) >= sizes).any():
+        outside = codes.size > 0 and int(codes.view(np.uint32).max()) >= int(sizes[0])
+    else:
+        outside = codes.size > 0 and bool((codes.view(np.uint32).max(axis=0) >= sizes).any())
+    if outside:
         raise ValueError(
             f"item {part.index} ({item.kind}) has codes outside [0, size) of {item.codec}, sizes {sizes.tolist()};"
             " `mmdata verify` the data"

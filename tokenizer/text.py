@@ -30,7 +30,11 @@ _SPELLED = re.compile(f"[{_SPACE}\0]+")
 _MALFORMED = "\ufffd"
 # A sentence ends after these marks (with closing quotes or brackets), before white space or the next character where
 # the script writes none, and after a line break.
-_SENTENCE_END = re.compile(r"[.!?\u2026\u037e\u061f\u0964]['\")\]\u2019\u201d\u00bb]*(?=\s)|[\u3002\uff01\uff1f][\u300d\u300f\u201d]?|\n+")
+_SENTENCE_END = re.compile(
+    r"[.!?\u2026\u037e\u061f\u0964]['\")\]\u2019\u201d\u00bb]*(?=\s)"  # Latin, Greek, Cyrillic, Arabic, Devanagari
+    r"|[\u3002\uff01\uff1f][\u300d\u300f\u201d]?"  # Chinese, Japanese
+    r"|\n+"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +118,7 @@ class TextSpm:
         return ids
 
     def _pieces(self, text: str) -> list[int]:
-        return self._processor.encode(text) if text else []  # type: ignore[no-any-return]
+        return self._processor.encode(text) if text else []  
 
     def _bytes(self, ids: list[int]) -> bytes:
         table = self._tables[0]

@@ -73,7 +73,8 @@ class CaptionSource:
         options = self.folder.options
         assert isinstance(options, CaptionOptions)
         image, companions = input.path, self._companions[stem(input.path)]
-        caption, uri, others = self.folder.fact(image).caption, uri_of(image), {}
+        caption, uri = self.folder.fact(image).caption, uri_of(image)
+        others: dict[str, str] = {}
         if companions.text:
             uri = uri_of(companions.text)
             try:
@@ -137,7 +138,8 @@ def parse_captions(text: str) -> tuple[str, dict[str, str]]:
     >>> parse_captions("An apple.\\nfr.utf8=Une pomme.\\nzh_CN.utf8=苹果")
     ('An apple.', {'fr': 'Une pomme.', 'zh-CN': '苹果'})
     """
-    own, others = [], {}
+    own: list[str] = []
+    others: dict[str, str] = {}
     for line in text.split("\n"):
         found = _TRANSLATION.fullmatch(line.strip())
         if found is None:

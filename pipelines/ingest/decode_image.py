@@ -79,9 +79,10 @@ def _rgb(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:  #
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:  # any [H, W] -> uint8 [H, W]
     """16-bit by 65535; 32-bit integers too where they pass 255; floats in [0, 1], or in [0, 255] where they pass 1."""
-    top: Any = values.max(initial=0)
     if values.dtype.kind == "f":
         values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    top: Any = values.max(initial=0)
+    if values.dtype.kind == "f":
         scaled = values * 255 if top <= 1 else values
     elif values.dtype.itemsize == 2 or top > 255:
         scaled = values.astype(np.float64) * (255 / 65535)

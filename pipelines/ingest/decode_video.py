@@ -181,9 +181,9 @@ def _pixels(frame: Any, size: int | None, shape: tuple[int, ...] | None) -> np.n
     else:
         ratio = getattr(frame, "sample_aspect_ratio", None)
         ratio = float(ratio) if ratio and 0.25 <= ratio <= 4 else 1.0
-        width, height = frame.width * ratio, float(frame.height)
-        scale = min(1.0, size / max(1.0, min(width, height))) if size else 1.0
-        width, height = max(1, round(width * scale)), max(1, round(height * scale))
+        wide, high = frame.width * ratio, float(frame.height)
+        scale = min(1.0, size / max(1.0, min(wide, high))) if size else 1.0
+        width, height = max(1, round(wide * scale)), max(1, round(high * scale))
     pixels = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray()
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 

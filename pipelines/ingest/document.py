@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Part:
-    """One text, image, audio clip or video of a document. Media are bytes in `data`, or a file not read yet in `path`."""
+    """One text, image, sound or video of a document. Media are bytes in `data`, or a file not read yet in `path`."""
 
     kind: str  # text | image | audio | video
     text: str | None = None

@@ -24,12 +24,15 @@ from pipelines.ingest.source import CommonOptions, Input
 
 _PAGES = (".html", ".htm", ".xhtml")
 _NEVER = ("head", "script", "style", "template", "noscript", "iframe", "object", "defs", "select", "textarea")
-_BLOCKS = frozenset(
-    "address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption figure"
-    " footer form h1 h2 h3 h4 h5 h6 header hgroup hr li main menu nav ol p pre search section summary table tbody tfoot"
-    " thead tr ul text flowroot flowpara".split()
-)
-_CLOSE = frozenset("li dt dd tr flowpara".split())  # parted from the next by one line end, other blocks by an empty line
+_BLOCKS = frozenset((
+    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dialog", "dir",
+    "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6",
+    "header", "hgroup", "hr", "li", "main", "menu", "nav", "ol", "p", "pre", "search", "section", "summary",
+    "table", "tbody", "tfoot", "thead", "tr", "ul", "text", "flowroot", "flowpara",
+))  # fmt: skip
+_CLOSE = frozenset(
+    ["li", "dt", "dd", "tr", "flowpara"]
+)  # parted from the next by one line end, other blocks by an empty line
 _MEDIA = {"img": "image", "audio": "audio", "video": "video"}
 
 
@@ -256,7 +259,9 @@ def _source(node: LexborNode) -> str:
 
 def _declared_language(page: LexborHTMLParser) -> str:
     root = page.css_first("html")
-    return language_tag(root.attributes.get("lang") or root.attributes.get("xml:lang") or "") if root is not None else ""
+    return (
+        language_tag(root.attributes.get("lang") or root.attributes.get("xml:lang") or "") if root is not None else ""
+    )
 
 
 def _is_media(path: str) -> bool:

@@ -16,7 +16,7 @@ _CHARACTERS = {
     ":a": "ä", ":o": "ö", ":u": "ü", ":A": "Ä", ":O": "Ö", ":U": "Ü", "'e": "é", "`e": "è", "^e": "ê", "`a": "à",
     "'a": "á", "^a": "â", "'i": "í", "'o": "ó", "^o": "ô", "'u": "ú", "`u": "ù", "~n": "ñ", ",c": "ç", "^i": "î",
 }  # fmt: skip
-_STRINGS = {"lq": "“", "rq": "”", "R": "®", "Tm": "™", "L\"": "“", "R\"": "”", "S": ""}
+_STRINGS = {"lq": "“", "rq": "”", "R": "®", "Tm": "™", 'L"': "“", 'R"': "”", "S": ""}
 
 _ESCAPE = re.compile(
     r"""\\(?:
@@ -31,16 +31,64 @@ _ESCAPE = re.compile(
     )""",
     re.X | re.S,
 )
-_ONE = {"-": "-", "e": "\\", "\\": "\\", " ": " ", "~": "\u00a0", "0": " ", "t": "\t", "'": "'", "`": "`", ".": ".", "E": "\\"}
+_ONE = {
+    "-": "-",
+    "e": "\\",
+    "\\": "\\",
+    " ": " ",
+    "~": "\u00a0",
+    "0": " ",
+    "t": "\t",
+    "'": "'",
+    "`": "`",
+    ".": ".",
+    "E": "\\",
+}
 _FONTS = {"B", "I", "SM", "SB", "R"}
 _MIXED = {"BR", "RB", "BI", "IB", "IR", "RI"}
-_BREAKS = {"PP", "P", "LP", "HP", "IP", "TP", "TQ", "sp", "RS", "RE", "Pp", "Bl", "El", "Bd", "Ed", "Lp", "EX", "EE", "SY", "YS"}
-_DROPPED = {"TH", "Dd", "Dt", "Os", "so", "ad", "hy", "nh", "na", "ft", "ps", "vs", "ll", "in", "ti", "ta", "ne", "ds",
-            "nr", "rm", "rn", "als", "cc", "c2", "mso", "tr", "hw", "pl", "po", "ie", "if", "el", "ig", "de", "am",
-            "PD", "DT", "UC", "AT", "OP", "TS", "TE", "T&", "Sm", "Bk", "Ek", "ss", "ev", "di", "fam", "lf", "bd"}  # fmt: skip
-_MDOC_QUOTES = {"Sq": "‘’", "Dq": "“”", "Qq": '""', "Pq": "()", "Bq": "[]", "Op": "[]", "Aq": "<>", "Brq": "{}", "Ql": "‘’"}
-_MDOC = {"Nm", "Fl", "Ar", "Cm", "Pa", "Em", "Sy", "Li", "Xr", "Ev", "Va", "Vt", "Fn", "Ic", "Nd", "No", "Ns", "Ad", "An",
-         "Dv", "Er", "Fa", "Ft", "In", "Lk", "Mt", "Ms", "Tn", "Ux", "Bx", "Fx", "Nx", "St", "Ta", *_MDOC_QUOTES}  # fmt: skip
+_BREAKS = {
+    "PP",
+    "P",
+    "LP",
+    "HP",
+    "IP",
+    "TP",
+    "TQ",
+    "sp",
+    "RS",
+    "RE",
+    "Pp",
+    "Bl",
+    "El",
+    "Bd",
+    "Ed",
+    "Lp",
+    "EX",
+    "EE",
+    "SY",
+    "YS",
+}
+_DROPPED = {
+    "TH", "Dd", "Dt", "Os", "so", "ad", "hy", "nh", "na", "ft", "ps", "vs", "ll", "in", "ti", "ta", "ne", "ds",
+    "nr", "rm", "rn", "als", "cc", "c2", "mso", "tr", "hw", "pl", "po", "ie", "if", "el", "ig", "de", "am", "PD",
+    "DT", "UC", "AT", "OP", "TS", "TE", "T&", "Sm", "Bk", "Ek", "ss", "ev", "di", "fam", "lf", "bd",
+}  # fmt: skip
+_MDOC_QUOTES = {
+    "Sq": "‘’",
+    "Dq": "“”",
+    "Qq": '""',
+    "Pq": "()",
+    "Bq": "[]",
+    "Op": "[]",
+    "Aq": "<>",
+    "Brq": "{}",
+    "Ql": "‘’",
+}
+_MDOC = {
+    "Nm", "Fl", "Ar", "Cm", "Pa", "Em", "Sy", "Li", "Xr", "Ev", "Va", "Vt", "Fn", "Ic", "Nd", "No", "Ns", "Ad",
+    "An", "Dv", "Er", "Fa", "Ft", "In", "Lk", "Mt", "Ms", "Tn", "Ux", "Bx", "Fx", "Nx", "St", "Ta",
+    *_MDOC_QUOTES,
+}  # fmt: skip
 _WIDE = "[\u3000-\u30ff\u3400-\u9fff\uff00-\uff60]"
 _CONDITION = re.compile(r"^[.'][ \t]*(?:if|ie|el)[ \t]*(?P<test>!?[nteo]\b|\S*)[ \t]*(?P<rest>.*)$")
 
@@ -68,7 +116,9 @@ def _plain_lines(source: str) -> list[str]:
         line = re.sub(r'\\["#].*', "", lines[i])
         i += 1
         if line[:1] in ".'" and (found := re.match(r"[.'][ \t]*(de1?|am1?|ig)\b[ \t]*(\S*)[ \t]*(\S*)", line)):
-            end = "." + (found[3] if found[1] != "ig" and found[3] else found[2] if found[1] == "ig" and found[2] else ".")
+            end = "." + (
+                found[3] if found[1] != "ig" and found[3] else found[2] if found[1] == "ig" and found[2] else "."
+            )
             while i < len(lines) and lines[i].rstrip() != end:
                 i += 1
             i += 1
@@ -157,7 +207,9 @@ class _Page:
             if not done:
                 self._flush() if self._fill else self._words.append("\n")
             return
-        self._words.append(text if not self._fill else text.strip() if not line.startswith((" ", "\t")) else "\n" + text)
+        self._words.append(
+            text if not self._fill else text.strip() if not line.startswith((" ", "\t")) else "\n" + text
+        )
         if not self._fill:
             self._words.append("\n")
         if self._tag:
@@ -200,7 +252,7 @@ def _plain(text: str) -> str:
 def _arguments(rest: str) -> list[str]:
     """A macro's arguments: parted by spaces, kept together by double quotes or by an escaped space."""
     found = re.findall(r'"((?:[^"]|"")*)"?|((?:\\.|[^\s"\\])(?:\\.|[^\s\\])*)', rest)
-    return [quoted.replace('""', '"') if not bare else bare for quoted, bare in found]
+    return [bare if bare else quoted.replace('""', '"') for quoted, bare in found]
 
 
 def _mdoc(words: list[str]) -> list[str]:

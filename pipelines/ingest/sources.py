@@ -33,7 +33,7 @@ def open_source(
     kind = source_class(format, name)
     model: type[BaseModel] = kind.Options
     folder = open_folder(name, path, parse_options(name, format, model, options or {}))  # type: ignore[arg-type]
-    return kind(name, folder, limits or Limits())  # type: ignore[no-any-return]
+    return kind(name, folder, limits or Limits())
 
 
 def require_inputs(source: Source) -> None:

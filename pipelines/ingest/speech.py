@@ -82,7 +82,8 @@ class SpeechSource:
         named = options.transcripts
         if named and named not in self.folder.names:
             raise UserError(
-                f"source {self.name!r}: transcripts = {named!r} is not a file under {self.root}. Correct it in the recipe."
+                f"source {self.name!r}: transcripts = {named!r} is not a file under {self.root}."
+                " Correct it in the recipe."
             )
         return tuple(path for path in self.folder.files if path == named or is_transcripts(path))
 
@@ -168,7 +169,9 @@ class SpeechSource:
                 yield self.folder.document(self.name, table, parts, language=lost[0].language)
         else:
             for one in lost:
-                yield Dropped(self.name, uri_of(table, one.key), "ingest", MISSING, "its sound file is not in the folder")
+                yield Dropped(
+                    self.name, uri_of(table, one.key), "ingest", MISSING, "its sound file is not in the folder"
+                )
 
 
 def _caption(uri: str, one: Transcript) -> Part:

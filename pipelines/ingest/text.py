@@ -22,11 +22,16 @@ from pipelines.ingest.media import EMPTY, Limits, MediaError
 from pipelines.ingest.roff import to_text
 from pipelines.ingest.source import CommonOptions, Input
 
-_PLAIN = (".txt", ".text", ".md", ".rst", ".tex", ".org", ".adoc", ".po", ".pot", ".csv", ".tsv", ".log", ".srt", ".vtt")
+_PLAIN = (
+    ".txt", ".text", ".md", ".rst", ".tex", ".org", ".adoc", ".po", ".pot", ".csv", ".tsv", ".log", ".srt",
+    ".vtt",
+)  # fmt: skip
 _CODE = (
-    ".py .pyi .c .h .cc .cpp .hpp .cs .go .rs .java .kt .scala .js .ts .jsx .tsx .lua .rb .pl .pm .php .sh .bash .zsh"
-    " .sql .r .jl .m .swift .hs .ml .el .lisp .clj .erl .ex .css .scss .xml .toml .yaml .yml .ini .cfg .cmake .mk"
-).split()
+    ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".go", ".rs", ".java", ".kt", ".scala", ".js", ".ts",
+    ".jsx", ".tsx", ".lua", ".rb", ".pl", ".pm", ".php", ".sh", ".bash", ".zsh", ".sql", ".r", ".jl", ".m",
+    ".swift", ".hs", ".ml", ".el", ".lisp", ".clj", ".erl", ".ex", ".css", ".scss", ".xml", ".toml", ".yaml",
+    ".yml", ".ini", ".cfg", ".cmake", ".mk",
+)  # fmt: skip
 _MAN = re.compile(r"\.[1-9](x|p|pm|ssl|posix)?(\.gz)?$")
 
 
@@ -98,7 +103,5 @@ class TextSource:
             fragment = str(number)
             part = Part("text", text=record, uri=uri_of(path, fragment))
             # The record itself is its key, so that one inserted above it changes no id.
-            yield self.folder.document(
-                self.name, path, [part], key=record, occurrence=seen[record], fragment=fragment
-            )
+            yield self.folder.document(self.name, path, [part], key=record, occurrence=seen[record], fragment=fragment)
             seen[record] += 1

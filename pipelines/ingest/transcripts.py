@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines.ingest.folder import language_tag
 from pipelines.ingest.media import CANNOT_DECODE, MediaError
@@ -85,7 +86,7 @@ def _dialogs(text: str, language: str) -> Iterator[tuple[str, Transcript]]:
 
 def _table(text: str, delimiter: str) -> Iterator[tuple[str, Transcript]]:
     """A header line, then rows: a path and a text, and any of language, speaker, start and end in seconds."""
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    quoting: Any = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     rows = csv.DictReader(io.StringIO(text), delimiter=delimiter, quoting=quoting)
     columns = rows.fieldnames or []
     path = next((name for name in _PATH_COLUMNS if name in columns), None)
@@ -96,13 +97,16 @@ def _table(text: str, delimiter: str) -> Iterator[tuple[str, Transcript]]:
         )
     for number, row in enumerate(rows, 2):
         if row.get(path):
-            yield row[path], Transcript(
-                text=(row.get(words) or "").strip(),
-                key=f"L{number}",
-                language=language_tag(row.get("language") or row.get("locale") or ""),
-                speaker=row.get("speaker") or row.get("client_id") or "",
-                start_s=_seconds(row.get("start")),
-                end_s=_seconds(row.get("end")),
+            yield (
+                row[path],
+                Transcript(
+                    text=(row.get(words) or "").strip(),
+                    key=f"L{number}",
+                    language=language_tag(row.get("language") or row.get("locale") or ""),
+                    speaker=row.get("speaker") or row.get("client_id") or "",
+                    start_s=_seconds(row.get("start")),
+                    end_s=_seconds(row.get("end")),
+                ),
             )
 
 

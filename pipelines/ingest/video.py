@@ -1,7 +1,8 @@
 """Videos with their subtitles and their own sound. The home of pysubs2.
 
 `talk.mp4` goes with `talk.srt`, `talk.cs.srt`, `talk.en.vtt`, `talk.ass`. The document is the video, its sound as an
-audio part of the same file on the same clock (`talk.mp4#audio`), then the subtitles as timed texts, a stream a language.
+audio part of the same file on the same clock (`talk.mp4#audio`), then the subtitles as timed texts, one stream for
+each language.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class VideoSource:
                 yield Dropped(self.name, uri, "ingest", "excluded by the recipe", f"language {language!r}")
                 continue
             try:
-                parts += parse_subtitles(read_text(self.folder.path(file), self.limits, options.encoding), uri, language)
+                parts += parse_subtitles(
+                    read_text(self.folder.path(file), self.limits, options.encoding), uri, language
+                )
             except MediaError as error:
                 yield Dropped(self.name, uri, "ingest", error.reason, error.detail)
         yield self.folder.document(self.name, path, parts)

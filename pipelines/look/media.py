@@ -13,6 +13,7 @@ import numpy as np
 from tokenizer.codec import Codes, Shape
 from tokenizer.codecs import load_codec
 from tokenizer.item import Item
+from tokenizer.video import split_frames
 
 
 def decode_item(item: Item) -> Any:
@@ -23,10 +24,10 @@ def decode_item(item: Item) -> Any:
         return item.text
     codec = _codec(item.codec)
     t, h, w = item.grid
+    codes = Codes(item.codes, Shape(item.codes.shape[0], item.codes.shape[1], t, h, w))
     if item.kind == "video":
-        frames = item.codes.reshape(t, h * w, -1)
-        return np.stack([codec.decode(Codes(f, Shape(h * w, f.shape[1], 1, h, w))) for f in frames])
-    return codec.decode(Codes(item.codes, Shape(*item.codes.shape, t, h, w)))
+        return np.stack([codec.decode(frame) for frame in split_frames(codes)])
+    return codec.decode(codes)
 
 
 def sample_rate_of(codec_name: str) -> int:

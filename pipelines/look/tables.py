@@ -91,15 +91,18 @@ def print_samples(folder: Path, samples: int) -> None:
 
 
 def print_layout(name: str) -> None:
-    """What a layout declares: its digest and what it keeps."""
-    from tokenizer.layout import load_layout
+    """What a layout makes of the shipped codecs: its digest, what it keeps, and its ranges of ids."""
+    from tokenizer.codec import spec_of
+    from tokenizer.codecs import CODECS, load_codec
+    from tokenizer.layout import bind, load_layout
 
-    spec = load_layout(name)
+    layout = bind(load_layout(name), [spec_of(load_codec(codec)) for codec in CODECS])
     console = Console()
-    console.print(f"[bold]{spec.name}[/bold] digest {spec.digest[:16]}")
-    table = Table("keeps", "how")
-    for key, value in spec.keeps.items():
-        table.add_row(key, str(value))
+    console.print(f"[bold]{layout.spec.name}[/bold] digest {layout.digest[:16]}, keeps {', '.join(layout.keeps)}")
+    table = Table("range", "ids", "size")
+    for r in layout.vocabulary.ranges:
+        table.add_row(r.name, f"{r.start:,}-{r.stop - 1:,}", f"{r.size:,}")
+    table.add_row("all, aligned", "", f"{layout.vocabulary.size:,}")
     console.print(table)
 
 

@@ -71,9 +71,7 @@ def restore_params(folder: Path) -> tuple[int, dict[str, Any]]:
         saved = manager.item_metadata(manager.latest_step())["state"]
         saved = getattr(saved, "tree", saved)
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), saved)
-        found = manager.restore(
-            manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
-        )
+        found = manager.restore(manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))
         return manager.latest_step(), found["state"]["params"]
     finally:
         manager.close()

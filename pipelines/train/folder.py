@@ -110,7 +110,9 @@ def _check_same(table: dict[str, Any], bound: dict[str, Any], run: Run, out: Pat
     fix = "put it back, or give another --out"
     if found := first_difference(table, read_toml(out / RUN)):
         key, ours, theirs = found
-        raise UserError(f"{out} belongs to another run: {key} is {theirs} in its run.toml and {ours} in {run.file}; {fix}")
+        raise UserError(
+            f"{out} belongs to another run: {key} is {theirs} in its run.toml and {ours} in {run.file}; {fix}"
+        )
     told = json.loads((out / LAYOUT).read_text("utf-8")) if (out / LAYOUT).exists() else bound
     if told["digest"] != bound["digest"]:
         raise UserError(

@@ -35,7 +35,6 @@ class ModelConfig:
     dtype: str = "float32"  # of the computation
     remat: bool = False  # compute activations again in the backward pass: less memory, a third more work
 
-
     @property
     def factored(self) -> bool:
         return self.embedding not in (0, self.width)

@@ -126,7 +126,7 @@ def load_run(path: Path, out: Path | None = None) -> Run:
         pinned = settings.optimizer.model_copy(update={"decay_steps": settings.steps})
         settings = settings.model_copy(update={"optimizer": pinned})
     if bool(settings.data) == bool(settings.sources):
-        raise UserError(f"{file}: give either data = \"DIR\" or a [sources] table, not both or neither")
+        raise UserError(f'{file}: give either data = "DIR" or a [sources] table, not both or neither')
     folders = [file.resolve().parent, *([out.resolve()] if out else [])]
 
     def find(written: str, key: str) -> Path:
@@ -134,7 +134,9 @@ def load_run(path: Path, out: Path | None = None) -> Run:
         for folder in tried:
             if folder.exists():
                 return folder
-        raise UserError(f"{file}: {key} = {written!r} is not there (tried {', '.join(map(str, tried))}); build it first")
+        raise UserError(
+            f"{file}: {key} = {written!r} is not there (tried {', '.join(map(str, tried))}); build it first"
+        )
 
     if settings.data:
         data = find(settings.data, "data")

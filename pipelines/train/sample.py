@@ -21,7 +21,6 @@ from mmdata.errors import RunError, UserError
 from pipelines.train.checkpoint import restore_params
 from pipelines.train.folder import CHECKPOINTS, read_layout
 from pipelines.train.model import ModelConfig, decode_step, init_cache
-from pipelines.train.run import load_run
 from tokenizer.codec import Codec, CodecSpec, Codes, Shape, spec_of
 from tokenizer.codecs import load_codec
 from tokenizer.item import Item
@@ -35,7 +34,7 @@ class Template:
 
     ids: np.ndarray  # int32 [n]
     free: list[str | None]  # [n] the range of a place the model fills; None where the id is given
-    end: int | None = None  # an id that may come instead of any free one and ends the text; None: all are filled
+    end: int | None = None  # an id that may come instead of any free one but the first and ends the text; None: never
 
 
 def sample(
@@ -122,8 +121,9 @@ def fill(
     cache = init_cache(config, 1, length)
     step = jax.jit(partial(_choose, config=config), donate_argnums=1)
     allowed = {name: jnp.asarray(layout.vocabulary.mask(name)) for name in set(template.free) if name}
+    ending = allowed
     if template.end is not None:
-        allowed = {name: mask.at[template.end].set(True) for name, mask in allowed.items()}
+        ending = {name: mask.at[template.end].set(True) for name, mask in allowed.items()}
     nothing = jnp.ones(config.vocabulary, bool)
     key, warmth = jax.random.key(seed), jnp.float32(temperature)
     out: list[int] = []
@@ -140,7 +140,7 @@ def fill(
             cache,
             jnp.array([out[-1]], jnp.int32),
             jnp.int32(place),
-            allowed[following] if following else nothing,
+            nothing if following is None else (ending if free else allowed)[following],
             jax.random.fold_in(key, place),
             warmth,
         )
@@ -196,7 +196,9 @@ def _spec(layout: Any, kind: str) -> CodecSpec:
 def _codec(spec: CodecSpec) -> Codec:
     codec = load_codec(spec.name)
     if spec_of(codec).fingerprint != spec.fingerprint:
-        raise UserError(f"the codec {spec.name} is not the one the run's data was made with: use the mmdata that made it")
+        raise UserError(
+            f"the codec {spec.name} is not the one the run's data was made with: use the mmdata that made it"
+        )
     return codec
 
 

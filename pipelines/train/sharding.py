@@ -77,9 +77,7 @@ def check_sizes(mesh: Mesh, config: ModelConfig, batch_size: int) -> None:
 
 def parameter_shardings(params: Any, mesh: Mesh) -> Any:
     """A tree like `params` of NamedShardings, by the name of each leaf."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: NamedSharding(mesh, PARAMETERS[str(path[-1].key)]), params
-    )
+    return jax.tree_util.tree_map_with_path(lambda path, _: NamedSharding(mesh, PARAMETERS[str(path[-1].key)]), params)
 
 
 def state_shardings(state: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> Any:

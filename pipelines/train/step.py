@@ -88,6 +88,4 @@ def _maker(config: ModelConfig, optimizer: optax.GradientTransformation) -> Call
 
 
 def _shardings(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> Any:
-    return sharding.state_shardings(
-        jax.eval_shape(_maker(config, optimizer), jax.random.key(0)), optimizer, mesh
-    )
+    return sharding.state_shardings(jax.eval_shape(_maker(config, optimizer), jax.random.key(0)), optimizer, mesh)

@@ -58,7 +58,9 @@ def test_16_bit_gray_is_scaled_not_clipped():
 
 def test_float_gray_is_scaled():
     samples = np.array([[0.0, 1.0], [0.5, np.nan]], np.float32)
-    np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(samples), "TIFF"))[:, :, 0], [[0, 255], [128, 0]])
+    np.testing.assert_array_equal(
+        decode_image(encoded(Image.fromarray(samples), "TIFF"))[:, :, 0], [[0, 255], [128, 0]]
+    )
 
 
 def test_alpha_lies_over_the_stated_background():

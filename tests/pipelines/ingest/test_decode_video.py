@@ -26,11 +26,11 @@ def test_frames_of_a_constant_rate(tmp_path):
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
 def test_a_variable_rate_shows_what_is_on_the_screen(tmp_path, name):
     path = movie(tmp_path / name, [0, 200, 2500, 2700, 4100])
-    assert grays(decode_video(path, times=[0.0, 0.1, 0.3, 2.4, 2.6, 4.0, 4.2]).frames) == [0, 0, 1, 1, 2, 3, 4]
+    assert grays(decode_video(path, times=[0.0, 0.1, 0.3, 2.4, 2.6, 4.0, 4.12]).frames) == [0, 0, 1, 1, 2, 3, 4]
 
 
 def test_long_videos_are_spread_over_max_frames(tmp_path):
-    path = movie(tmp_path / "a.mp4", [0, 1000, 2000, 3000, 4000], hold_ms=1000)
+    path = movie(tmp_path / "a.mp4", [0, 1000, 2000, 3000, 4000])
     clip = decode_video(path, fps=4.0, max_frames=3)
     assert len(clip.frames) == 3
     assert clip.times[-1] < clip.duration_s
@@ -51,7 +51,7 @@ def test_frames_are_reduced_to_the_asked_short_side(tmp_path):
 
 
 def test_times_past_the_end_get_no_frame(tmp_path):
-    clip = decode_video(movie(tmp_path / "a.mp4", [0, 500]), times=[0.0, 0.6, 60.0])
+    clip = decode_video(movie(tmp_path / "a.mp4", [0, 500]), times=[0.0, 0.52, 60.0])
     assert len(clip.frames) == len(clip.times) == 2
 
 

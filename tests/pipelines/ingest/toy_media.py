@@ -40,10 +40,8 @@ def wav(samples: np.ndarray, rate: int = 16000, channels: int = 1) -> bytes:
     return out.getvalue()
 
 
-def movie(
-    path: Path, shown_ms: Sequence[int], size: tuple[int, int] = (64, 48), sound_s: float = 0.0, hold_ms: int = 500
-) -> Path:
-    """A video whose frame i is gray 20 + 40 i, shown from shown_ms[i] on; the last one for hold_ms."""
+def movie(path: Path, shown_ms: Sequence[int], size: tuple[int, int] = (64, 48), sound_s: float = 0.0) -> Path:
+    """A video whose frame i is gray 20 + 40 (i mod 6), shown from shown_ms[i] on; the last one for 40 ms."""
     import av
 
     with av.open(str(path), "w") as container:
@@ -52,9 +50,10 @@ def movie(
         video.bit_rate = 2_000_000
         video.time_base = video.codec_context.time_base = Fraction(1, 1000)
         sound = container.add_stream("aac", rate=16000) if sound_s else None
-        ends = [*shown_ms[1:], shown_ms[-1] + hold_ms]
-        for i, (start, _) in enumerate(zip(shown_ms, ends)):
-            frame = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), 20 + 40 * i, np.uint8), format="rgb24")
+        for i, start in enumerate(shown_ms):
+            frame = av.VideoFrame.from_ndarray(
+                np.full((size[1], size[0], 3), 20 + 40 * (i % 6), np.uint8), format="rgb24"
+            )
             frame.pts, frame.time_base = start, Fraction(1, 1000)
             container.mux(video.encode(frame))
         container.mux(video.encode())

@@ -120,7 +120,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(home: Path, finished: 
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 5 <= len(read_metrics(out))
+    assert len(read_metrics(out)) >= 5
     assert train(home / "run.toml", out)["steps"] == STEPS
     assert_same_run(out, home / "whole")
 
@@ -134,7 +134,7 @@ def test_steps_may_be_raised_where_the_cosine_is_pinned(home: Path, finished: di
 
 
 def test_a_folder_of_another_run_is_refused_by_the_first_difference(home: Path, finished: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="another run: optimizer.learning_rate is 0.01 in its run.toml and 0.02"):
+    with pytest.raises(UserError, match=r"another run: optimizer.learning_rate is 0.01 in its run.toml and 0.02"):
         train(variant(home, "rate", "learning_rate = 0.01", "learning_rate = 0.02"), home / "whole")
     with pytest.raises(UserError, match="seq_len is 96"):
         train(variant(home, "length", "seq_len = 96", "seq_len = 64"), home / "whole")
@@ -143,8 +143,11 @@ def test_a_folder_of_another_run_is_refused_by_the_first_difference(home: Path, 
 def test_other_data_is_refused_when_going_on(home: Path, finished: dict[str, Any]) -> None:
     write_toy_dataset(home / "other", {"web": 100, "speech": 61})
     half = variant(home, "elsewhere", 'data = "data"', 'data = "other"')
-    half.write_text(half.read_text().replace(f"steps = {STEPS}", "steps = 12").replace(
-        "warmup_steps = 2", f"warmup_steps = 2\ndecay_steps = {STEPS}"))
+    half.write_text(
+        half.read_text()
+        .replace(f"steps = {STEPS}", "steps = 12")
+        .replace("warmup_steps = 2", f"warmup_steps = 2\ndecay_steps = {STEPS}")
+    )
     with pytest.raises(UserError, match="another past"):
         train(half, home / "whole")
 
@@ -196,7 +199,8 @@ def test_stages_become_a_schedule(home: Path) -> None:
 def test_toml_written_is_toml_read() -> None:
     import tomllib
 
-    table = {"a": 'x "y" \\ é\n', "b": [1, 2.5], "c": True, "d": {"e-f": 1e-05, "ü": "v"}, "g": [{"h": {"i": 1}}], "j": {}}
+    tail = {"g": [{"h": {"i": 1}}], "j": {}}
+    table = {"a": 'x "y" \\ é\n', "b": [1, 2.5], "c": True, "d": {"e-f": 1e-05, "ü": "v"}, **tail}
     assert tomllib.loads(to_toml(table)) == {k: v for k, v in table.items() if k != "j"}
 
 

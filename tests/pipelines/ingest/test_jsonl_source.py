@@ -1,0 +1,81 @@
+"""JSON lines, plain and gzipped."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+
+from toy_media import png, read_all, read_folder, texts, write
+
+from pipelines.ingest.media import Limits
+from pipelines.ingest.sources import open_source
+
+
+def lines(*records) -> bytes:
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
+def test_each_line_is_a_document_with_its_facts(tmp_path):
+    record = {"text": "héllo", "lang": "fr", "licence": "CC0", "created": "2024-01-02", "score": 3, "title": "T"}
+    [document], dropped, _ = read_folder("jsonl", tmp_path, {"a.jsonl": lines(record)})
+    assert (texts(document), document.uri) == (["héllo"], "a.jsonl#L1")
+    assert (document.language, document.licence, document.created) == ("fr", "CC0", "2024-01-02")
+    assert document.metadata == {"score": "3", "title": "T"} and not dropped
+
+
+def test_identical_lines_are_told_apart_by_occurrence(tmp_path):
+    documents, _, _ = read_folder("jsonl", tmp_path, {"a.jsonl.gz": gzip.compress(lines({"text": "x"}) * 3)})
+    assert len({d.id for d in documents}) == 3
+
+
+def test_ids_follow_the_line_not_its_number(tmp_path):
+    before, _, _ = read_folder("jsonl", tmp_path, {"a.jsonl": lines({"text": "x"})})
+    after, _, _ = read_folder("jsonl", tmp_path, {"a.jsonl": lines({"text": "new"}, {"text": "x"})})
+    assert before[0].id == after[1].id
+
+
+def test_bad_lines_are_ledgered_and_the_rest_is_read(tmp_path):
+    content = b'{"text": "one"}\n{broken\n[1]\n\n{"other": 1}\n{"text": "\\ud800"}\n{"text": 5}\n' + b"[" * 5000 + b"\n"
+    documents, dropped, _ = read_folder("jsonl", tmp_path, {"a.jsonl": content + b'{"text": "two"}'})
+    assert [texts(d) for d in documents] == [["one"], ["two"]]
+    assert [(d.uri[8:], d.reason) for d in dropped][:4] == [
+        ("L2", "cannot decode"),
+        ("L3", "cannot decode"),
+        ("L5", "empty"),
+        ("L6", "cannot decode"),
+    ]
+    assert len({d.uri for d in dropped}) == 6
+
+
+def test_a_truncated_gzip_gives_what_came_before(tmp_path):
+    packed = gzip.compress(lines(*({"text": f"record {i} {hash(i * 977)}"} for i in range(5000))))
+    documents, dropped, _ = read_folder("jsonl", tmp_path, {"a.jsonl.gz": packed[: len(packed) // 2]})
+    assert 100 < len(documents) < 5000
+    assert dropped[-1].reason == "cannot decode"
+
+
+def test_a_line_over_the_limit_is_skipped(tmp_path):
+    write(tmp_path, {"a.jsonl": lines({"text": "x" * 5000}, {"text": "fine"})})
+    documents, dropped = read_all(open_source("t", "jsonl", tmp_path, {}, Limits(max_bytes=1000 * 16)))
+    assert [texts(d) for d in documents] == [["fine"]]
+    assert [d.reason for d in dropped] == ["over limit"]
+
+
+def test_media_are_files_beside_or_data_addresses(tmp_path):
+    data = "data:image/png;base64," + base64.b64encode(png(3, 3)).decode()
+    content = lines(
+        {"text": "a", "image": "i/a.png"},
+        {"parts": [{"kind": "text", "text": "b"}, {"kind": "image", "path": data}, {"kind": "text", "text": "c"}]},
+        {"text": "d", "image": ["../out.png", "https://x.org/a.png"]},
+    )
+    documents, dropped, left = read_folder("jsonl", tmp_path, {"a.jsonl": content, "i/a.png": png(), "i/b.png": png()})
+    assert [[p.kind for p in d.parts] for d in documents] == [["text", "image"], ["text", "image", "text"], ["text"]]
+    assert documents[1].parts[1].read() == png(3, 3)
+    assert [d.reason for d in dropped] == ["missing file", "remote media are not fetched"]
+    assert [(d.uri, d.reason) for d in left] == [("i/b.png", "nothing refers to it")]
+
+
+def test_an_empty_file_is_a_ledger_line(tmp_path):
+    documents, dropped, _ = read_folder("jsonl", tmp_path, {"a.jsonl": b"", "b.jsonl": b"\n\n"})
+    assert not documents and dropped[0].reason == "empty"

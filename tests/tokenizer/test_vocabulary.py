@@ -1,0 +1,81 @@
+"""The vocabulary: ranges without gaps, names for ids, masks."""
+
+import numpy as np
+import pytest
+
+from tokenizer.codec import CodecSpec
+from tokenizer.grammar import load_layout
+from tokenizer.vocabulary import Vocabulary
+
+TEXT = CodecSpec("toy-text@1", "text", (300,), "", True)
+IMAGE = CodecSpec("toy-image@1", "image", (50,), "", False)
+SOUND = CodecSpec("toy-sound@1", "audio", (16, 8), "", False, 50.0)
+
+
+def toy() -> Vocabulary:
+    return load_layout("mmdata").bind([SOUND, TEXT, IMAGE]).vocabulary
+
+
+def test_ranges_are_ordered_without_gaps_and_the_total_is_aligned():
+    vocabulary = toy()
+    names = [r.name for r in vocabulary.ranges]
+    want = ["text", "control", "size", "time_hi", "time_lo", "toy-image@1/0", "toy-sound@1/0", "toy-sound@1/1"]
+    assert names == want
+    assert vocabulary.ranges[0].start == 0
+    assert all(a.stop == b.start for a, b in zip(vocabulary.ranges, vocabulary.ranges[1:]))
+    assert vocabulary.size % 128 == 0 and 0 <= vocabulary.size - vocabulary.ranges[-1].stop < 128
+
+
+def test_the_order_of_the_codecs_does_not_matter():
+    assert load_layout("mmdata").bind([TEXT, IMAGE, SOUND]).vocabulary == toy()
+
+
+def test_every_id_is_described():
+    vocabulary = toy()
+    bos = vocabulary.id_of("control", "<bos>")
+    assert vocabulary.describe(bos) == ("control", "<bos>")
+    assert vocabulary.describe(7) == ("text", "7")
+    assert vocabulary.describe(vocabulary["size"][16]) == ("size", "16")
+    assert vocabulary.describe(vocabulary["toy-sound@1/1"][3]) == ("toy-sound@1/1", "3")
+    assert vocabulary.describe(vocabulary.size - 1)[0] == "unused"
+    assert vocabulary.describe(-1)[0] == vocabulary.describe(10**9)[0] == "unused"
+
+
+def test_a_mask_holds_just_the_named_ranges_and_a_group_all_of_its_ranges():
+    vocabulary = toy()
+    mask = vocabulary.mask("text", "toy-sound@1")
+    assert mask.dtype == bool and len(mask) == vocabulary.size
+    assert mask.sum() == 300 + 16 + 8
+    assert vocabulary["time"] == range(vocabulary["time_hi"].start, vocabulary["time_lo"].stop)
+    assert "time" in vocabulary and "tiem" not in vocabulary
+
+
+def test_an_unknown_range_names_the_nearest():
+    with pytest.raises(ValueError, match=r"no range 'contro'.*did you mean 'control'"):
+        toy()["contro"]
+    with pytest.raises(ValueError, match="<eos>"):
+        toy().id_of("control", "<end>")
+
+
+def test_two_ranges_of_one_name_and_too_many_names_are_refused():
+    with pytest.raises(ValueError, match="two ranges have the name 'a'"):
+        Vocabulary.of([("a", "a", 3, ()), ("a", "b", 3, ())])
+    with pytest.raises(ValueError, match="2 names for 1 ids"):
+        Vocabulary.of([("a", "a", 1, ("x", "y"))])
+
+
+def test_range_index_agrees_with_describe():
+    vocabulary = toy()
+    ids = np.array([-5, 0, 299, 300, vocabulary.ranges[-1].stop - 1, vocabulary.ranges[-1].stop, 10**12])
+    index = vocabulary.range_index(ids)
+    names = [vocabulary.ranges[i].name if i >= 0 else "unused" for i in index]
+    assert names == [vocabulary.describe(int(id))[0] for id in ids]
+
+
+def test_an_appended_control_moves_no_id():
+    spec = load_layout("mmdata")
+    from dataclasses import replace
+
+    more = replace(spec, vocabulary=replace(spec.vocabulary, controls=(*spec.vocabulary.controls, "<new>")))
+    before, after = spec.bind([TEXT, IMAGE]).vocabulary, more.bind([TEXT, IMAGE]).vocabulary
+    assert [(r.name, r.start) for r in before.ranges] == [(r.name, r.start) for r in after.ranges]
