@@ -6,6 +6,7 @@ Decoding of files is not done here (`pipelines.ingest.decode_video` reads frames
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,19 +14,20 @@ import numpy as np
 from tokenizer.codec import Codes, Shape
 
 
-def sample_times(duration_s: float, fps: float, max_frames: int) -> np.ndarray:
-    """float64 [n] seconds at which frames are kept: `fps` a second from 0, or `max_frames` spread over the length.
+def sample_times(duration_s: float, fps: float, max_frames: int) -> list[float]:
+    """Seconds at which frames are kept: 0, 1/fps, 2/fps ... below the duration; where these are more than `max_frames`,
+    that many evenly spread.
 
-    >>> sample_times(3.2, 1.0, 16).tolist(), sample_times(10.0, 1.0, 4).tolist()
-    ([0.0, 1.0, 2.0, 3.0], [0.0, 2.5, 5.0, 7.5])
+    >>> sample_times(2.5, 1.0, 16), sample_times(100.0, 1.0, 4)
+    ([0.0, 1.0, 2.0], [0.0, 25.0, 50.0, 75.0])
     """
     if fps <= 0 or max_frames < 1:
         raise ValueError(f"fps {fps} must be above 0 and max_frames {max_frames} at least 1")
-    duration_s = max(duration_s, 0.0)
-    count = int(np.floor(duration_s * fps + 1e-6)) + 1
-    if count <= max_frames:
-        return np.arange(count) / fps
-    return np.arange(max_frames) * (duration_s / max_frames)
+    step = 1.0 / fps
+    count = max(1, math.ceil(duration_s / step - 1e-6))
+    if count > max_frames:
+        step, count = duration_s / max_frames, max_frames
+    return [i * step for i in range(count)]
 
 
 def join_frames(frames: Sequence[Codes], times: np.ndarray) -> Codes:

@@ -34,6 +34,7 @@ from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.media import MediaError, one_line
 from tokenizer.codec import Codec, Codes, spec_of
 from tokenizer.item import Item
+from tokenizer.video import join_frames
 
 SAMPLES, INDEX = "samples.bin", "samples.npy"
 MEDIA, MEDIA_INDEX = "media.bin", "media.jsonl"
@@ -308,14 +309,9 @@ def _item(job: _Job, settings: EncodeSettings) -> Item:
     codes = [c for c in job.codes if c is not None]
     if part.kind == "text":
         common |= _text_words(settings.load_codec(name), codes[0], part.text or "")
-    first = codes[0].shape
-    grid = (first.t, first.h, first.w)
-    values = codes[0].codes
-    if part.kind == "video":
-        values = np.concatenate([c.codes for c in codes])
-        common["times"] = decoded.times
-        grid = (len(codes), first.h, first.w)
-    return Item(codec=name, codes=np.ascontiguousarray(values, np.int32), grid=grid, **common)
+    whole = join_frames(codes, decoded.times) if part.kind == "video" else codes[0]
+    grid = (whole.shape.t, whole.shape.h, whole.shape.w)
+    return Item(codec=name, codes=np.ascontiguousarray(whole.codes, np.int32), grid=grid, times=whole.times, **common)
 
 
 def _text_words(codec: Any, codes: Codes, text: str) -> dict[str, Any]:

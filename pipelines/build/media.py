@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,7 +90,9 @@ def _video(medium: bytes | Path, settings: MediaSettings) -> Decoded:
     from pipelines.ingest.decode_video import decode_video
 
     video = settings.video
-    clip = decode_video(medium, fps=video.fps, max_frames=video.max_frames, limits=settings.limits)
+    # Frames wait for the codec all at once: at twice the size they are resized to, a long 4K film still fits in memory.
+    size = 2 * settings.multiple * (math.isqrt(video.tokens) + 1)
+    clip = decode_video(medium, fps=video.fps, max_frames=video.max_frames, size=size, limits=settings.limits)
     frames = tuple(_resize(frame, video.tokens, settings) for frame in clip.frames)
     return Decoded(frames, np.asarray(clip.times, np.float32), clip.duration_s)
 

@@ -7,7 +7,6 @@ are held. Times and sound count from the beginning of the file's clock.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from pipelines.ingest.containers import Patience, open_container, start_seconds
 from pipelines.ingest.decode_audio import AudioSink, first_audio
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, NO_TRACK, OVER_LIMIT, Limits, MediaError
+from tokenizer.video import sample_times
 
 _EARLY_S = 1e-3  # presentation times are rounded to the container's clock, often milliseconds
 
@@ -83,7 +83,7 @@ def decode_video(
         duration = _duration(container) or _demuxed_duration(container, video)
         if duration > limits.max_seconds:
             raise MediaError(OVER_LIMIT, f"{duration:.0f} s of video, the limit max_seconds is {limits.max_seconds:g}")
-        asked = list(times) if times is not None else choose_times(duration, fps, max_frames)
+        asked = list(times) if times is not None else sample_times(duration, fps, max_frames)
         zero = start_seconds(container)
         picker, patience = _FramePicker(asked, size, limits, zero), Patience()
         audio = first_audio(container) if sample_rate_hz is not None else None
@@ -102,19 +102,6 @@ def decode_video(
         frames, shown = picker.finish()
         wave = sink.finish() if sink.num_frames else None
         return Clip(frames, shown, duration, wave, sink.start_s)
-
-
-def choose_times(duration_s: float, fps: float, max_frames: int) -> list[float]:
-    """0, 1/fps, 2/fps ... below the duration; where these are more than max_frames, that many evenly spread.
-
-    >>> choose_times(2.5, 1.0, 16), choose_times(100.0, 1.0, 4)
-    ([0.0, 1.0, 2.0], [0.0, 25.0, 50.0, 75.0])
-    """
-    step = 1.0 / fps
-    count = max(1, math.ceil(duration_s / step - 1e-6))
-    if count > max_frames:
-        step, count = duration_s / max_frames, max_frames
-    return [i * step for i in range(count)]
 
 
 def first_video(container: Any) -> Any | None:

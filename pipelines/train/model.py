@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pipelines.train.attention import attend, mask, rotate
 
@@ -31,6 +32,9 @@ class ModelConfig:
     head_dim: int
     mlp: int
     embedding: int = 0  # width of a token's vector, in and out; 0: width. The vocabulary's cost goes with it
+    ranges: tuple[int, ...] = (
+        0,
+    )  # first ids of the vocabulary's ranges: ids of one range share a part of their vector
     theta: float = 10_000.0  # of the rotary positions
     dtype: str = "float32"  # of the computation
     remat: bool = False  # compute activations again in the backward pass: less memory, a third more work
@@ -58,6 +62,7 @@ def init(key: jax.Array, config: ModelConfig) -> Params:
     late = (2 * layers) ** -0.5
     params = {
         "embedding": matrix(config.vocabulary, size, fan_in=size),
+        "ranges": jnp.zeros((len(config.ranges), size)),
         "bias": jnp.zeros(config.vocabulary),  # of the output: learns how often an id occurs within a few steps
         "norm": jnp.ones(width),
         "layers": {
@@ -77,8 +82,18 @@ def init(key: jax.Array, config: ModelConfig) -> Params:
     return params
 
 
+def table(params: Params, config: ModelConfig) -> jax.Array:
+    """The vector of each id, float32 [vocabulary, embedding]: its own and that of its range.
+
+    What all codes of a codebook have in common is learnt once: where images may come at all, within tens of steps, and
+    for codes that training never saw.
+    """
+    of_range = np.searchsorted(config.ranges, np.arange(config.vocabulary), side="right") - 1
+    return params["embedding"] + params["ranges"][of_range]
+
+
 def hidden(params: Params, batch: dict[str, Any], config: ModelConfig, constrain: Constrain = unplaced) -> jax.Array:
-    """What meets the embedding in the output, [B, L, embedding], for a batch's tokens, segment_ids, positions and blocks."""
+    """What meets the embedding in the output, [B, L, embedding]: of tokens, segment_ids, positions and blocks."""
     refuse_unreadable(batch)
     seen = mask(batch["segment_ids"], batch.get("blocks"))
     x = constrain(_embed(params, batch["tokens"], config), "hidden")
@@ -105,7 +120,7 @@ def refuse_unreadable(batch: dict[str, Any]) -> None:
 
 def logits(params: Params, x: jax.Array, config: ModelConfig) -> jax.Array:
     """float32 [..., vocabulary] of hidden states [..., embedding]."""
-    weights = params["embedding"].astype(config.dtype)
+    weights = table(params, config).astype(config.dtype)
     return jnp.einsum("...d,vd->...v", x, weights, preferred_element_type=jnp.float32) + params["bias"]
 
 
@@ -144,8 +159,8 @@ def decode_step(
 
 def _embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
     # Tied embeddings have the scale of the output; the stream wants values of about one
-    size = params["embedding"].shape[1]
-    x = params["embedding"][tokens].astype(config.dtype) * jnp.asarray(size**0.5, config.dtype)
+    vectors = table(params, config)
+    x = vectors[tokens].astype(config.dtype) * jnp.asarray(vectors.shape[1] ** 0.5, config.dtype)
     return x @ params["widen"].astype(x.dtype) if "widen" in params else x
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import mmdata
 from mmdata.errors import UserError
 from pipelines.config import check, expand, read_toml
+from pipelines.train.model import ModelConfig
 from pipelines.train.optimizer import OptimizerSettings
 
 
@@ -183,6 +184,13 @@ def make_loader(run: Run, split: str = "train", shard: tuple[int, int] = (0, 1))
         limits=settings.limits,
         split=split,
     )
+
+
+def sized(settings: ModelSettings, layout: Any) -> ModelConfig:
+    """The model of these sizes over a bound layout's vocabulary."""
+    vocabulary = layout.vocabulary
+    starts = tuple(r.start for r in vocabulary.ranges)
+    return ModelConfig(vocabulary=vocabulary.size, ranges=starts, **settings.model_dump())
 
 
 def open_loader(path: Path) -> mmdata.Loader:

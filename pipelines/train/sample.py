@@ -18,6 +18,7 @@ import numpy as np
 
 from mmdata.commit import commit, temporary, writing
 from mmdata.errors import RunError, UserError
+from pipelines.config import check, read_toml
 from pipelines.train.checkpoint import restore_params
 from pipelines.train.folder import CHECKPOINTS, read_layout
 from pipelines.train.model import ModelConfig, decode_step, init_cache
@@ -57,14 +58,13 @@ def sample(
     folder = Path(run_dir)
     if kind not in SUFFIXES:
         raise UserError(f"no kind {kind!r} to sample; the kinds are {', '.join(SUFFIXES)}")
-    run, layout = load_run_settings(folder), read_layout(folder)
+    settings, layout = load_model_settings(folder), read_layout(folder)
     path = Path(out) if out is not None else folder / "samples" / f"{kind}-{seed}{SUFFIXES[kind]}"
     if path.suffix != SUFFIXES[kind]:
         raise UserError(f"{path} does not end in {SUFFIXES[kind]}: that is what a sample of kind {kind} is written as")
     template = make_template(layout, kind, prompt, grid=grid, seconds=seconds, max_tokens=max_tokens)
     _, params = restore_params(folder / CHECKPOINTS)
-    config = ModelConfig(vocabulary=layout.vocabulary.size, **run.model_dump())
-    ids = fill(params, config, layout, template, seed=seed, temperature=temperature)
+    ids = fill(params, sized(settings, layout), layout, template, seed=seed, temperature=temperature)
     items, problems = layout.parse(ids)
     if problems or not items:
         what = f"{problems[0].what} at {problems[0].position}" if problems else "it holds nothing"
@@ -74,11 +74,8 @@ def sample(
     return path
 
 
-def load_run_settings(folder: Path) -> Any:
+def load_model_settings(folder: Path) -> ModelSettings:
     """The [model] table of a run's folder; its data need not be there."""
-    from pipelines.config import check, read_toml
-    from pipelines.train.run import RunSettings
-
     if not (folder / "run.toml").exists():
         raise UserError(f"{folder} is no run's folder: it holds no run.toml; name the --out of `mmdata train`")
     return check(RunSettings, read_toml(folder / "run.toml"), str(folder / "run.toml")).model

@@ -23,6 +23,7 @@ ROWS = ("data", "fsdp")  # the axes that split a batch's rows
 P = PartitionSpec
 PARAMETERS: dict[str, PartitionSpec] = {
     "embedding": P("tensor", "fsdp"),
+    "ranges": P(None, "fsdp"),
     "bias": P("tensor"),
     "widen": P(None, "fsdp"),
     "narrow": P("fsdp"),

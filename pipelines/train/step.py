@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from pipelines.train import sharding
 from pipelines.train.loss import CHUNK, sums_by_kind, weighted_loss
-from pipelines.train.model import ModelConfig, hidden, init
+from pipelines.train.model import ModelConfig, hidden, init, table
 
 State = dict[str, Any]  # {"step": int32 [], "params", "optimizer"}
 
@@ -75,7 +75,7 @@ def make_evaluate_step(
 def _losses(params: Any, batch: dict[str, jax.Array], config: ModelConfig, constrain: Any) -> Any:
     x = hidden(params, batch, config, constrain)
     return weighted_loss(
-        x, params["embedding"], params["bias"], batch["targets"], batch["loss_weights"], CHUNK, constrain
+        x, table(params, config), params["bias"], batch["targets"], batch["loss_weights"], CHUNK, constrain
     )
 
 

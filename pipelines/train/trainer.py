@@ -21,10 +21,9 @@ from pipelines.train import sharding
 from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.evaluate import evaluate
 from pipelines.train.folder import CHECKPOINTS, SUMMARY, Metrics, open_folder, read_metrics, write_summary
-from pipelines.train.model import ModelConfig
 from pipelines.train.optimizer import learning_rate, optimizer
 from pipelines.train.progress import TrainingBar, print_summary
-from pipelines.train.run import Run, load_run, make_loader
+from pipelines.train.run import Run, load_run, make_loader, sized
 from pipelines.train.step import abstract_state, arrays_of, make_evaluate_step, make_train_step, new_state
 from tokenizer.item import KINDS
 
@@ -50,7 +49,7 @@ def train_on(
     settings = run.settings
     if loader.split != "train":
         raise UserError(f"the Loader reads the {loader.split} split: train on one of the train split")
-    config = model_config(run, loader.layout)
+    config = sized(settings.model, loader.layout)
     for batch_size in {settings.batch_size, *(s.batch_size or settings.batch_size for s in settings.stage)}:
         sharding.check_sizes(mesh, config, batch_size)
     loader.check(settings.steps)
@@ -115,11 +114,6 @@ def train_on(
         write_summary(out, summary)
         print_summary(summary, out)
     return summary
-
-
-def model_config(run: Run, layout: Any) -> ModelConfig:
-    """The model of a run: the run file's sizes and the layout's vocabulary."""
-    return ModelConfig(vocabulary=layout.vocabulary.size, **run.settings.model.model_dump())
 
 
 def _line(step: int, told: dict[str, Any], waited: float, started: float, rate: float) -> dict[str, Any]:

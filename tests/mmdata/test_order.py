@@ -103,7 +103,7 @@ def test_a_row_outside_the_epoch_is_an_index_error() -> None:
 
 
 def test_the_vectors_of_the_format_hold(root: Path) -> None:
-    text = "\n".join(path.read_text("utf-8") for path in sorted((root / "docs").glob("format*.md")))
+    text = "\n".join(path.read_text("utf-8") for path in [root / "docs/format.md"])
     keys = re.search(r"round_keys\(0, \"aa\", 0, -1\) = \[(.*?)\]", text, re.S)
     assert keys and tuple(int(k, 16) for k in keys[1].replace("\n", " ").split(",")) == round_keys(0, "aa", 0, -1)
     digest = hashlib.blake2b(b"mmdata order 1/0/aa/0/-1").digest()

@@ -8,9 +8,10 @@ from tokenizer.video import join_frames, sample_times, split_frames
 
 
 def test_frames_are_kept_at_the_rate_until_there_are_too_many() -> None:
-    assert sample_times(3.2, 1.0, 16).tolist() == [0, 1, 2, 3]
-    assert sample_times(10.0, 1.0, 4).tolist() == [0, 2.5, 5, 7.5]
-    assert sample_times(0.0, 2.0, 4).tolist() == [0]
+    assert sample_times(3.2, 1.0, 16) == [0, 1, 2, 3]
+    assert sample_times(3.0, 1.0, 16) == [0, 1, 2]
+    assert sample_times(10.0, 1.0, 4) == [0, 2.5, 5, 7.5]
+    assert sample_times(0.0, 2.0, 4) == [0]
     with pytest.raises(ValueError, match="fps"):
         sample_times(1.0, 0.0, 4)
 

@@ -19,8 +19,11 @@ from tokenizer.nets import fsq
 
 _NEAR = 1  # frames each side that the linear path reads
 _FAR = 4  # codes each side that it writes from
-# Log-mel frames of speech have about this mean and spread: what the convolutions see and give is without them
-_MEAN, _SPREAD = -6.0, 2.5
+# Log-mel frames of speech have about this mean and spread: what the network sees and gives is without them
+_MEAN, _SPREAD = -5.0, 2.2
+# The linear path reads frames made small, so that its weights are of the size of a step of Adam's times a hundred:
+# without it the first steps undo the principal components (measured: validation 0.66 against 0.50 after 150 steps)
+_GENTLE = 0.1
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ def shapes(config: Config = Config()) -> dict[str, Any]:
 def latents(params: dict[str, Any], frames: jax.Array, mask: jax.Array, config: Config = Config()) -> jax.Array:
     """log-mel float32 [B, T, bands] -> z float32 [B, T, dims], before quantisation."""
     p = params["encoder"]
-    x = _tower(p, (frames - _MEAN) / _SPREAD, mask, config.encoder_blocks)
-    return x + _conv(p["skip"], frames, mask)
+    x = (frames - _MEAN) / _SPREAD
+    return _tower(p, x, mask, config.encoder_blocks) + _conv(p["skip"], _GENTLE * x, mask)
 
 
 def encode(params: dict[str, Any], frames: jax.Array, mask: jax.Array, config: Config = Config()) -> jax.Array:
@@ -96,13 +99,15 @@ def decode(params: dict[str, Any], codes: jax.Array, mask: jax.Array, config: Co
 def decode_z(params: dict[str, Any], zq: jax.Array, mask: jax.Array, config: Config = Config()) -> jax.Array:
     """The decoder on quantised latents float32 [B, T, dims]."""
     p = params["decoder"]
-    return _SPREAD * _tower(p, zq, mask, config.decoder_blocks) + _conv(p["skip"], zq, mask)
+    x = _tower(p, zq, mask, config.decoder_blocks) + _conv(p["skip"], zq, mask)
+    return _SPREAD * x + _MEAN
 
 
 def closed_form(params: dict[str, Any], frames: np.ndarray, config: Config = Config()) -> dict[str, Any]:
     """Set the linear path from clips of log-mel frames float32 [N, T, bands]."""
     dims = len(config.levels)
-    views = _views(frames, _NEAR)  # [N, T, 3*bands]
+    frames = (frames - _MEAN) / _SPREAD
+    views = _views(_GENTLE * frames, _NEAR)  # [N, T, 3*bands]
     flat = views.reshape(-1, views.shape[-1]).astype(np.float64)
     mean = flat.mean(0)
     values, vectors = np.linalg.eigh(np.cov(flat - mean, rowvar=False))
@@ -113,7 +118,7 @@ def closed_form(params: dict[str, Any], frames: np.ndarray, config: Config = Con
         "bias": (-mean @ vectors).astype(np.float32),
     }
     mask = jnp.ones(frames.shape[:2], jnp.float32)
-    zq = np.asarray(fsq.quantize(_conv(enter, jnp.asarray(frames), mask), config.levels)[0])
+    zq = np.asarray(fsq.quantize(_conv(enter, jnp.asarray(_GENTLE * frames), mask), config.levels)[0])
     features = _views(zq, _FAR).reshape(-1, (2 * _FAR + 1) * dims).astype(np.float64)
     features = np.concatenate([features, np.ones((len(features), 1))], 1)
     gram = features.T @ features + 1e-3 * len(features) * np.diag([1.0] * (features.shape[1] - 1) + [0.0])

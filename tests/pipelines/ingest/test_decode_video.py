@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toy_media import movie, sine, wav
 
-from pipelines.ingest.decode_video import choose_times, decode_video, probe
+from pipelines.ingest.decode_video import decode_video, probe
 from pipelines.ingest.media import REASONS, Limits, MediaError
 
 
@@ -53,10 +53,6 @@ def test_frames_are_reduced_to_the_asked_short_side(tmp_path):
 def test_times_past_the_end_get_no_frame(tmp_path):
     clip = decode_video(movie(tmp_path / "a.mp4", [0, 500]), times=[0.0, 0.52, 60.0])
     assert len(clip.frames) == len(clip.times) == 2
-
-
-def test_choose_times_of_nothing_is_the_first_frame():
-    assert choose_times(0.0, 1.0, 16) == [0.0]
 
 
 def test_limits_are_kept(tmp_path):

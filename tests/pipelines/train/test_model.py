@@ -20,7 +20,7 @@ from pipelines.train.optimizer import OptimizerSettings, learning_rate, optimize
 from pipelines.train.step import arrays_of, make_train_step, new_state
 
 CONFIG = ModelConfig(vocabulary=256, layers=2, width=32, heads=4, head_dim=8, mlp=64)
-FACTORED = ModelConfig(vocabulary=256, layers=2, width=32, heads=4, head_dim=8, mlp=64, embedding=16)
+FACTORED = ModelConfig(vocabulary=256, layers=2, width=32, heads=4, head_dim=8, mlp=64, embedding=16, ranges=(0, 100))
 
 
 def toy_batch(rows: int = 8, length: int = 48, seed: int = 0) -> SimpleNamespace:
@@ -147,7 +147,7 @@ def test_a_mesh_that_does_not_fit_is_refused_by_name() -> None:
     devices = [jax.devices()[0]] * 8
     mesh = sharding.make_mesh(0, 2, 2, devices)
     assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
-    with pytest.raises(UserError, match="batch_size = 6 .*data x fsdp = 4"):
+    with pytest.raises(UserError, match=r"batch_size = 6 .*data x fsdp = 4"):
         sharding.check_sizes(mesh, CONFIG, 6)
 
 
