@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint types format golden bench clean
+.PHONY: help demo test test-all check lint types format golden docs bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ format: $(VENV)/.installed-test  ## let ruff format the code
 
 golden: $(VENV)/.installed-test  ## write tests/golden anew (look at the diff)
 	MMDATA_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -k golden
+
+docs: $(VENV)/.installed  ## write docs/files.md anew, from the models that check the files
+	$(BIN)/python -m pipelines.look.reference docs/files.md
 
 bench: $(VENV)/.installed  ## the loader's speed on the demo data
 	$(BIN)/python benchmarks/loader.py

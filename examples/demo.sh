@@ -16,7 +16,9 @@ begun=$SECONDS
 
 run() {
     echo
-    echo "\$ $*"
+    printf '$'
+    printf ' %q' "$@"
+    echo
     "$@"
 }
 

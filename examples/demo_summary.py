@@ -111,12 +111,14 @@ def open_page(path: Path) -> str:
 
 
 def suggestions(folder: Path) -> list[str]:
-    return [
-        f"mmdata stats {folder / 'data'}                        what the dataset holds",
-        f"mmdata explain {folder / 'run'} --step 10 --row 0      which documents a training step saw",
-        f"mmdata sample {folder / 'run'} --kind image --seed 1 --prompt 'A red apple.'",
-        "examples/demo.toml                                  put your own folders in its [[source]] tables",
-    ]
+    tries = {
+        f"mmdata stats {folder / 'data'}": "what the dataset holds",
+        f"mmdata explain {folder / 'run'} --step 2 --row 0": "which documents a training step saw",
+        f"mmdata sample {folder / 'run'} --kind image --prompt 'A red apple.'": "another picture, in its samples/",
+        "examples/demo.toml": "a recipe to start from: your own folders in its [[source]] tables",
+    }
+    width = max(map(len, tries))
+    return [f"{command:{width}}   {words}" for command, words in tries.items()]
 
 
 if __name__ == "__main__":

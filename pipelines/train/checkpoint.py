@@ -63,7 +63,8 @@ class Checkpoints:
 
 def restore_params(folder: Path) -> tuple[int, dict[str, Any]]:
     """(steps done, parameters as NumPy arrays) of the newest checkpoint of a run's folder, on any machine."""
-    manager = ocp.CheckpointManager(folder.resolve(), item_names=("state", "loader"))
+    handlers = {"state": ocp.StandardCheckpointHandler(), "loader": ocp.JsonCheckpointHandler()}
+    manager = ocp.CheckpointManager(folder.resolve(), item_handlers=handlers)
     try:
         if manager.latest_step() is None:
             raise RunError(f"{folder} holds no checkpoint yet: train the run for longer, or lower checkpoint.every")

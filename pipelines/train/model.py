@@ -32,9 +32,7 @@ class ModelConfig:
     head_dim: int
     mlp: int
     embedding: int = 0  # width of a token's vector, in and out; 0: width. The vocabulary's cost goes with it
-    ranges: tuple[int, ...] = (
-        0,
-    )  # first ids of the vocabulary's ranges: ids of one range share a part of their vector
+    ranges: tuple[int, ...] = (0,)  # first ids of ranges whose ids share a part of their vector
     theta: float = 10_000.0  # of the rotary positions
     dtype: str = "float32"  # of the computation
     remat: bool = False  # compute activations again in the backward pass: less memory, a third more work

@@ -22,6 +22,7 @@ from pipelines.config import check, read_toml
 from pipelines.train.checkpoint import restore_params
 from pipelines.train.folder import CHECKPOINTS, read_layout
 from pipelines.train.model import ModelConfig, decode_step, init_cache
+from pipelines.train.run import ModelSettings, RunSettings, sized
 from tokenizer.codec import Codec, CodecSpec, Codes, Shape, spec_of
 from tokenizer.codecs import load_codec
 from tokenizer.item import Item
@@ -62,6 +63,7 @@ def sample(
     path = Path(out) if out is not None else folder / "samples" / f"{kind}-{seed}{SUFFIXES[kind]}"
     if path.suffix != SUFFIXES[kind]:
         raise UserError(f"{path} does not end in {SUFFIXES[kind]}: that is what a sample of kind {kind} is written as")
+    _codec(_spec(layout, kind))  # a codec that cannot decode it is told before the work, not after
     template = make_template(layout, kind, prompt, grid=grid, seconds=seconds, max_tokens=max_tokens)
     _, params = restore_params(folder / CHECKPOINTS)
     ids = fill(params, sized(settings, layout), layout, template, seed=seed, temperature=temperature)
