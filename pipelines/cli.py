@@ -10,6 +10,7 @@ import errno
 import json as json_words
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -187,7 +188,7 @@ def explain(
     from pipelines.train.run import open_loader
 
     rows = open_loader(run).explain(step, row=row)
-    _say(json, rows, lambda: print_explained(rows))
+    _say(json, [asdict(found) for found in rows] if json else None, lambda: print_explained(rows))
 
 
 @app.command()

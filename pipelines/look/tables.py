@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -56,11 +57,9 @@ def ledger_counts(folder: Path) -> dict[tuple[str, str], tuple[int, str]]:
 
 def print_stats(stats: Stats) -> None:
     """Samples, items and codes by source and kind; then languages."""
-    table = Table("source", "train", "validation", *(f"{kind} codes" for kind in MEDIA), "soft", "languages")
-    for column in table.columns[1:-1]:
-        column.justify = "right"
+    table = _table("source", "train", "valid.", *MEDIA, "soft", words=("languages",))
     for name, row in stats["sources"].items():
-        languages = ", ".join(f"{tag or 'unknown'} {n}" for tag, n in list(row["languages"].items())[:5])
+        languages = ", ".join(f"{tag or '?'} {n}" for tag, n in list(row["languages"].items())[:3])
         numbers = (row["train"], row["validation"], *(row["tokens"][kind] for kind in MEDIA), row["soft_items"])
         table.add_row(name, *(f"{n:,}" for n in numbers), languages)
     total = [sum(row[key] for row in stats["sources"].values()) for key in ("train", "validation")]
@@ -69,6 +68,7 @@ def print_stats(stats: Stats) -> None:
     table.add_section()
     table.add_row("all", *(f"{n:,}" for n in (*total, *codes, soft)), "")
     Console().print(table)
+    Console().print("samples by split, codes by kind")
 
 
 def print_samples(folder: Path, samples: int) -> None:
@@ -107,15 +107,30 @@ def print_layout(name: str) -> None:
 
 
 def print_plan(report: Mapping[str, Any]) -> None:
-    """The loader's report as a table a section."""
-    print_answer(report)
+    """Rows, fill, tokens by kind and epochs of each source; then what is split or left out, with examples."""
+    table = _table("source", "docs", "rows", "fill", *MEDIA, "split", "left")
+    for name, row in report["sources"].items():
+        codes = (f"{row['codes'][kind]:,}" for kind in MEDIA)
+        split, left = row["split"]["documents"], row["left_out"]["documents"] + row["left_out"]["parts"]
+        counts = (f"{row['samples']:,}", f"{row['rows']:,}", f"{row['fill']:.1%}")
+        table.add_row(name, *counts, *codes, f"{split:,}", f"{left:,}")
+    console = Console()
+    console.print(table)
+    console.print("codes by kind; split: documents that go on in another row; left: out, as parts that fit no row")
+    for stage in report.get("stages") or []:
+        console.print(f"from step {stage['from_step']:,}: {stage['batch_size']} rows of {report['seq_len']:,} tokens a step")
+        for name, share in stage["sources"].items():
+            console.print(f"   {name:20} {share['row_share']:7.2%} of the rows, an epoch in {share['steps_an_epoch']:,.1f} steps")
+    for name, row in report["sources"].items():
+        for example in row["left_out"]["examples"]:
+            console.print(f"   left out of {name}: {example}")
 
 
 def print_explained(rows: Sequence[Any]) -> None:
     """The documents of a batch, row by row."""
     table = Table("row", "source", "document", "uri", "places")
     for row in rows:
-        table.add_row(str(row["row"]), row["source"], row["id"][:12], row["uri"], f"{row['start']}-{row['stop']}")
+        table.add_row(str(row.row), row.source, row.id[:12], row.uri, f"{row.start}-{row.stop}")
     Console().print(table)
 
 
@@ -134,6 +149,17 @@ def _flat(value: Any, path: str) -> list[tuple[str, Any]]:
     if isinstance(value, int) and not isinstance(value, bool):
         return [(path, f"{value:,}")]
     return [(path, value)]
+
+
+def _table(name: str, *numbers: str, words: tuple[str, ...] = ()) -> Table:
+    """A plain table: a name, numbers at the right, words at the end."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table.add_column(name, no_wrap=True)
+    for number in numbers:
+        table.add_column(number, justify="right", no_wrap=True)
+    for word in words:
+        table.add_column(word, overflow="fold")
+    return table
 
 
 def _sum(table: Any, column: str) -> int:
