@@ -227,9 +227,7 @@ def _row(sample: Sample) -> dict[str, Any]:
         **counted,
         "soft_items": sum(i.is_soft for i in items),
         "frames": sum(i.grid[0] for i in items if i.kind == KINDS[VIDEO]),
-        "quality": [
-            (k[len(QUALITY) :], float(v)) for k, v in sorted(sample.metadata.items()) if k.startswith(QUALITY)
-        ],
+        "quality": [(k[len(QUALITY) :], float(v)) for k, v in sorted(sample.metadata.items()) if k.startswith(QUALITY)],
         "item_kind": [KINDS.index(i.kind) for i in items],
         "item_codec": [i.codec for i in items],
         "item_T": [s[0] for s in shapes],

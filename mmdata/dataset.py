@@ -184,9 +184,7 @@ class Source:
         self.manifest = Manifest.from_json(manifest)
         self.fingerprint = fingerprint_of(manifest)
         names = [c.name for c in self.codecs]
-        self.splits = {
-            split: Split(folder, split, self.manifest.of_split(split), names, self.name) for split in SPLITS
-        }
+        self.splits = {split: Split(folder, split, self.manifest.of_split(split), names, self.name) for split in SPLITS}
 
     @property
     def name(self) -> str:

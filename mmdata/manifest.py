@@ -85,7 +85,7 @@ def canonical_json(value: Any) -> bytes:
 
 
 def split_of(cluster: str, validation_share: float) -> str:
-    """"validation" for this share of the clusters, by their id alone: near copies stay together.
+    """ "validation" for this share of the clusters, by their id alone: near copies stay together.
 
     >>> split_of("9f" * 16, 0.0), split_of("9f" * 16, 1.0)
     ('train', 'validation')

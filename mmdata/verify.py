@@ -237,9 +237,7 @@ def _count(counts: dict[str, dict[str, int]], item: Item) -> None:
         counts["soft"]["items"] += 1
 
 
-def _media_problems(
-    source: Source, report: Report, full: bool, progress: Callable[[str], None]
-) -> Iterator[str]:
+def _media_problems(source: Source, report: Report, full: bool, progress: Callable[[str], None]) -> Iterator[str]:
     for shard in source.manifest.media.shards:
         path = source.folder / "media" / shard.file
         progress(f"{source.name}/media/{shard.file}")

@@ -66,7 +66,12 @@ def build(
     from pipelines.build.report import print_report
 
     report = run_build(
-        load_recipe(recipe), out, workers=workers, executor=executor, dry_run=dry_run, explain=explain,
+        load_recipe(recipe),
+        out,
+        workers=workers,
+        executor=executor,
+        dry_run=dry_run,
+        explain=explain,
         progress=not json,
     )
     _say(json, report.to_json(), lambda: print_report(report))

@@ -14,7 +14,13 @@ LAYERS = ("tokenizer", "mmdata", "pipelines")  # each may import itself and thos
 
 # Where a heavy import may be written at all, even inside a function.
 HOMES = {
-    "PIL": ("pipelines/ingest/", "pipelines/look/", "pipelines/fit/", "pipelines/train/sample.py", "tokenizer/image.py"),
+    "PIL": (
+        "pipelines/ingest/",
+        "pipelines/look/",
+        "pipelines/fit/",
+        "pipelines/train/sample.py",
+        "tokenizer/image.py",
+    ),
     "av": ("pipelines/ingest/", "pipelines/fit/recordings.py"),
     "selectolax": ("pipelines/ingest/html.py", "pipelines/fit/text.py"),
     "pysubs2": ("pipelines/ingest/",),

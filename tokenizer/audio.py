@@ -30,9 +30,17 @@ _SILENCE = 1e-5  # magnitudes below it count as silence
 # Raise it when the code that runs the weights changes what comes out
 _CODE_VERSION = 1
 _PREPROCESSING = {
-    "sample_rate_hz": SAMPLE_RATE_HZ, "hop": HOP, "window": _WINDOW, "bands": _BANDS, "top_hz": _TOP_HZ,
-    "mel": "slaney", "power": 1, "log": "natural, of max(x, 1e-5)", "centre": "i * hop + hop / 2", "resampler": "soxr HQ",
-}  # fmt: skip
+    "sample_rate_hz": SAMPLE_RATE_HZ,
+    "hop": HOP,
+    "window": _WINDOW,
+    "bands": _BANDS,
+    "top_hz": _TOP_HZ,
+    "silence": _SILENCE,
+    "mel": "slaney, magnitudes",
+    "log": "natural",
+    "centre": "i * hop + hop / 2",
+    "resampler": "soxr HQ",
+}
 
 _FRAMES = 256  # of a window that the network runs on: one shape is compiled whatever the clip's length
 _ROUNDS = 32  # of Griffin-Lim
@@ -98,7 +106,9 @@ class SpeechMelFsq:
         settings = checkpoints.read_metadata(path).get("network", {})
         config = melfsq.Config(**{key: tuple(value) for key, value in settings.items()})
         params, _ = checkpoints.load(path, melfsq.shapes(config))
-        return cls(name, revision, checkpoints.fingerprint(path, _PREPROCESSING, revision, _CODE_VERSION), params, config)
+        return cls(
+            name, revision, checkpoints.fingerprint(path, _PREPROCESSING, revision, _CODE_VERSION), params, config
+        )
 
     @property
     def codebooks(self) -> tuple[int, ...]:
@@ -120,7 +130,8 @@ class SpeechMelFsq:
                 raise ValueError(f"a sound is float32 [n], got {sound.dtype} {list(sound.shape)}")
         found = self._run(_functions(self.config)[0], [log_mel(sound) for sound in media], ((), np.int32))
         return [
-            Codes(codes.reshape(-1, 1), self.shape(sound.shape), size=(len(sound),)) for codes, sound in zip(found, media)
+            Codes(codes.reshape(-1, 1), self.shape(sound.shape), size=(len(sound),))
+            for codes, sound in zip(found, media)
         ]
 
     def decode(self, codes: Codes) -> np.ndarray:

@@ -118,7 +118,7 @@ class TextSpm:
         return ids
 
     def _pieces(self, text: str) -> list[int]:
-        return self._processor.encode(text) if text else []  
+        return self._processor.encode(text) if text else []
 
     def _bytes(self, ids: list[int]) -> bytes:
         table = self._tables[0]

@@ -33,7 +33,9 @@ def sample_times(duration_s: float, fps: float, max_frames: int) -> list[float]:
 def join_frames(frames: Sequence[Codes], times: np.ndarray) -> Codes:
     """Image codes of t frames of one grid, and their times in seconds, as codes int32 [t*h*w, K] of one video."""
     if len(frames) == 0 or len(frames) != len(times):
-        raise ValueError(f"{len(frames)} frames with {len(times)} times; a video has at least one frame, each with a time")
+        raise ValueError(
+            f"{len(frames)} frames with {len(times)} times; a video has at least one frame, each with a time"
+        )
     first = frames[0].shape
     if any((f.shape.h, f.shape.w) != (first.h, first.w) for f in frames):
         raise ValueError("the frames of one video must have one grid; resize them first")

@@ -1,4 +1,4 @@
-"""How well an audio codec gives sound back: log-mel L1, of the codes alone and of the sound that comes out, and STOI."""
+"""How well an audio codec gives sound back: log-mel L1 of the codes alone and of the sound made from them, and STOI."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokenizer.codecs import load_codec
 
 
 def evaluate_audio(codec_name: str, folder: Path, max_seconds: float = 4.0) -> dict[str, dict[str, float]]:
-    """Figures on the recordings of a folder: a row for each folder in it, and "all"; the first `max_seconds` of each."""
+    """Figures on the recordings of a folder, the first `max_seconds` of each: a row for each folder in it, and "all"."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; name one with recordings")
     codec: Any = load_codec(codec_name)

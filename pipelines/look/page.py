@@ -34,7 +34,9 @@ def write_page(folder: Path, out: Path, samples: int = 6) -> Path:
     elif (folder / "manifest.json").exists():
         title, lead, sections = _dataset_sections(folder, samples)
     else:
-        raise UserError(f"{folder} is neither a finished dataset nor a run; build one with `mmdata build RECIPE --out DIR`")
+        raise UserError(
+            f"{folder} is neither a finished dataset nor a run; build one with `mmdata build RECIPE --out DIR`"
+        )
     links = "".join(f'<a href="#{_anchor(name)}">{html.escape(name)}</a>' for name, _ in sections)
     body = "".join(f'<h2 id="{_anchor(name)}">{html.escape(name)}</h2>\n{inner}\n' for name, inner in sections)
     page = Template((Path(__file__).parent / "page.html").read_text("utf-8"))
@@ -57,7 +59,9 @@ def _dataset_sections(folder: Path, samples: int) -> tuple[str, str, list[tuple[
         cards = "".join(_sample(sample, source) for sample in shown)
         sections.append((name, cards or "<p>no samples</p>"))
     tokens = sum(sum(row["tokens"].values()) for row in stats["sources"].values())
-    lead = f"{len(stats['sources'])} sources, {tokens:,} codes. Left: the original, where kept; right: decoded from codes."
+    lead = (
+        f"{len(stats['sources'])} sources, {tokens:,} codes. Left: the original, where kept; right: decoded from codes."
+    )
     return f"Dataset {folder.resolve().name}", lead, sections
 
 
@@ -77,13 +81,11 @@ def _ledger(folder: Path) -> str:
     if not counts:
         return "<p>nothing: every input is in the shards</p>"
     rows = "".join(
-        f"<tr><td>{html.escape(source)}<td class=words>{html.escape(reason)}<td>{count:,}<td class=words>{html.escape(example)}"
+        f"<tr><td>{html.escape(source)}<td class=words>{html.escape(reason)}"
+        f"<td>{count:,}<td class=words>{html.escape(example)}"
         for (source, reason), (count, example) in counts.items()
     )
-    return (
-        '<div class="scroll"><table><tr><th>source<th>reason<th>inputs<th>for example</tr>'
-        f"{rows}</table></div>"
-    )
+    return f'<div class="scroll"><table><tr><th>source<th>reason<th>inputs<th>for example</tr>{rows}</table></div>'
 
 
 def _sample(sample: mmdata.Sample, source: Any) -> str:
@@ -91,7 +93,8 @@ def _sample(sample: mmdata.Sample, source: Any) -> str:
     items = "".join(_item(item, source) for item in sample.items[:MAX_ITEMS])
     more = len(sample.items) - MAX_ITEMS
     tail = f"<p>and {more} more items</p>" if more > 0 else ""
-    return f'<article><header><b>{html.escape(sample.uri)}</b> {facts}</header><div class="items">{items}{tail}</div></article>'
+    header = f"<header><b>{html.escape(sample.uri)}</b> {facts}</header>"
+    return f'<article>{header}<div class="items">{items}{tail}</div></article>'
 
 
 def _item(item: Item, source: Any) -> str:
@@ -173,7 +176,9 @@ def _curves(steps: list[dict[str, Any]]) -> str:
     colors = {"text": "#3b82f6", "image": "#16a34a", "audio": "#d97706", "video": "#db2777", "control": "#6b7280"}
     lines = ""
     for i, kind in enumerate(kinds):
-        path = " ".join(f"{40 + x / last * (width - 60):.1f},{10 + (1 - y / top) * (height - 40):.1f}" for x, y in points[kind])
+        path = " ".join(
+            f"{40 + x / last * (width - 60):.1f},{10 + (1 - y / top) * (height - 40):.1f}" for x, y in points[kind]
+        )
         lines += f'<polyline fill="none" stroke="{colors[kind]}" stroke-width="1.5" points="{path}"/>'
         lines += f'<text x="{60 + 90 * i}" y="{height - 4}" style="fill:{colors[kind]}">{kind}</text>'
     axis = "".join(f'<text x="4" y="{14 + (1 - f) * (height - 40):.0f}">{top * f:.1f}</text>' for f in (0, 0.5, 1))
@@ -182,7 +187,8 @@ def _curves(steps: list[dict[str, Any]]) -> str:
 
 def _validation(summary: dict[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td>{html.escape(kind)}<td>{row['loss']:.3f}<td>{row['baseline']:.3f}<td class=words>{html.escape(row['baseline_name'])}"
+        f"<tr><td>{html.escape(kind)}<td>{row['loss']:.3f}<td>{row['baseline']:.3f}"
+        f"<td class=words>{html.escape(row['baseline_name'])}"
         for kind, row in summary["validation"].items()
         if row.get("baseline") is not None
     )
@@ -197,9 +203,12 @@ def _written(folder: Path) -> str:
         if path.suffix == ".txt":
             shown.append(f"<p>{html.escape(path.read_text('utf-8'))}</p>")
         elif path.suffix == ".png":
-            shown.append(f'<figure><img alt="" src="{media.data_address(path.read_bytes(), "image/png")}">{name}</figure>')
+            shown.append(
+                f'<figure><img alt="" src="{media.data_address(path.read_bytes(), "image/png")}">{name}</figure>'
+            )
         elif path.suffix == ".wav":
-            shown.append(f'<figure><audio controls src="{media.data_address(path.read_bytes(), "audio/wav")}"></audio>{name}</figure>')
+            sound = media.data_address(path.read_bytes(), "audio/wav")
+            shown.append(f'<figure><audio controls src="{sound}"></audio>{name}</figure>')
     if not shown:
         return "<p>none yet: <code>mmdata sample RUN --kind image</code> writes one</p>"
     return f'<div class="items">{"".join(shown)}</div>'

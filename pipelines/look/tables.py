@@ -86,8 +86,12 @@ def print_samples(folder: Path, samples: int) -> None:
             console.print(f"[bold]{sample.id[:12]}[/bold] {sample.uri} {sample.language}", highlight=False)
             for item in sample.items[:12]:
                 size = "soft" if item.codes is None else f"{item.codes.size:,} codes"
-                words = repr(media.decode_item(item)[:70]) if item.kind == "text" and item.codes is not None else item.uri
-                console.print(f"   {item.kind:5} {size:>12}  {words}", highlight=False, markup=False, overflow="ellipsis")
+                words = (
+                    repr(media.decode_item(item)[:70]) if item.kind == "text" and item.codes is not None else item.uri
+                )
+                console.print(
+                    f"   {item.kind:5} {size:>12}  {words}", highlight=False, markup=False, overflow="ellipsis"
+                )
 
 
 def print_layout(name: str) -> None:
@@ -118,9 +122,13 @@ def print_plan(report: Mapping[str, Any]) -> None:
     console.print(table)
     console.print("codes by kind; split: documents that go on in another row; left: out, as parts that fit no row")
     for stage in report.get("stages") or []:
-        console.print(f"from step {stage['from_step']:,}: {stage['batch_size']} rows of {report['seq_len']:,} tokens a step")
+        console.print(
+            f"from step {stage['from_step']:,}: {stage['batch_size']} rows of {report['seq_len']:,} tokens a step"
+        )
         for name, share in stage["sources"].items():
-            console.print(f"   {name:20} {share['row_share']:7.2%} of the rows, an epoch in {share['steps_an_epoch']:,.1f} steps")
+            console.print(
+                f"   {name:20} {share['row_share']:7.2%} of the rows, an epoch in {share['steps_an_epoch']:,.1f} steps"
+            )
     for name, row in report["sources"].items():
         for example in row["left_out"]["examples"]:
             console.print(f"   left out of {name}: {example}")

@@ -148,8 +148,12 @@ def load_run(path: Path, out: Path | None = None) -> Run:
     return Run(settings, file, sources, str(find(layout, "layout")) if layout.endswith(".toml") else layout)
 
 
-def make_loader(run: Run, split: str = "train", shard: tuple[int, int] = (0, 1)) -> mmdata.Loader:
-    """The Loader of a run: its schedule for training, one epoch of all its sources for validation."""
+def make_loader(run: Run, split: str = "train", shard: tuple[int, int] = (0, 1), layout: Any = None) -> mmdata.Loader:
+    """The Loader of a run: its schedule for training, one epoch of all its sources for validation.
+
+    Validation takes the training Loader's bound `layout`: a source that has no validation rows would leave its codecs,
+    and so their ids, out of a vocabulary of its own.
+    """
     settings = run.settings
     stages = settings.stage or [StageSettings()]  # type: ignore[call-arg]
     if split == "train":
@@ -176,7 +180,7 @@ def make_loader(run: Run, split: str = "train", shard: tuple[int, int] = (0, 1))
         data = mmdata.Mixture(with_rows)
     return mmdata.Loader(
         data,
-        layout=run.layout,
+        layout=layout or run.layout,
         seq_len=settings.seq_len,
         batch_size=None if split == "train" else settings.batch_size,
         seed=settings.seed,

@@ -38,8 +38,9 @@ def train(run_file: Path | str, out: Path | str) -> dict[str, Any]:
     run = load_run(Path(run_file), out)
     mesh = sharding.make_mesh(**run.settings.mesh.model_dump())
     shard = mmdata.data_shard(sharding.batch_sharding(mesh))
-    validation = make_loader(run, "validation", shard) if _has_validation(run) else None
-    return train_on(make_loader(run, "train", shard), validation, run, out, mesh)
+    loader = make_loader(run, "train", shard)
+    validation = make_loader(run, "validation", shard, loader.layout) if _has_validation(run) else None
+    return train_on(loader, validation, run, out, mesh)
 
 
 def train_on(

@@ -56,8 +56,10 @@ def test_shape_is_known_without_encoding(codec: SpeechMelFsq, samples: int) -> N
 
 def test_codes_do_not_depend_on_what_is_encoded_beside_them(codec: SpeechMelFsq) -> None:
     random = np.random.default_rng(0)
-    sounds = [tone(300 + 200 * i, 0.4 * (i + 1)) + random.normal(0, 0.01, round(6400 * (i + 1))).astype(np.float32)
-              for i in range(5)]
+    sounds = [
+        tone(300 + 200 * i, 0.4 * (i + 1)) + random.normal(0, 0.01, round(6400 * (i + 1))).astype(np.float32)
+        for i in range(5)
+    ]
     for sound, codes in zip(sounds, codec.encode_batch(sounds)):
         np.testing.assert_array_equal(codes.codes, codec.encode(sound).codes)
 

@@ -84,8 +84,11 @@ def test_a_model_without_byte_pieces_is_refused(tmp_path: object) -> None:
 
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["a red cat", "a blue dog"] * 8), model_writer=model, vocab_size=20,
-        hard_vocab_limit=False, minloglevel=2,
+        sentence_iterator=iter(["a red cat", "a blue dog"] * 8),
+        model_writer=model,
+        vocab_size=20,
+        hard_vocab_limit=False,
+        minloglevel=2,
     )
     with pytest.raises(ValueError, match="byte_fallback"):
         TextSpm.of("toy", 1, model.getvalue())

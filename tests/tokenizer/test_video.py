@@ -26,6 +26,9 @@ def test_joined_frames_split_again() -> None:
 
 
 def test_frames_of_two_grids_are_refused() -> None:
-    frames = [Codes(np.zeros((6, 1), np.int32), Shape(6, 1, 1, 2, 3)), Codes(np.zeros((6, 1), np.int32), Shape(6, 1, 1, 3, 2))]
+    frames = [
+        Codes(np.zeros((6, 1), np.int32), Shape(6, 1, 1, 2, 3)),
+        Codes(np.zeros((6, 1), np.int32), Shape(6, 1, 1, 3, 2)),
+    ]
     with pytest.raises(ValueError, match="one grid"):
         join_frames(frames, np.arange(2))
