@@ -10,6 +10,7 @@ import errno
 import json as json_words
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,7 +83,7 @@ def fit_image(config: Config, out: Path | None = None, exclude: Excludes = None)
     """Train an image codec from folders of pictures."""
     from pipelines.fit.images import fit_image as run
 
-    run(config, out, exclude=exclude or [])
+    _say(False, _asked(run, config, out, exclude=exclude or []))
 
 
 @fit_app.command("audio")
@@ -90,7 +91,7 @@ def fit_audio(config: Config, out: Path | None = None, exclude: Excludes = None)
     """Train a speech codec from folders of recordings."""
     from pipelines.fit.audio import fit_audio as run
 
-    run(config, out, exclude=exclude or [])
+    _say(False, _asked(run, config, out, exclude=exclude or []))
 
 
 @fit_app.command("text")
@@ -98,7 +99,7 @@ def fit_text(config: Config, out: Path | None = None, exclude: Excludes = None) 
     """Train a SentencePiece model from folders of text."""
     from pipelines.fit.text import fit_text as run
 
-    run(config, out, exclude=exclude or [])
+    _say(False, _asked(run, config, out, exclude=exclude or []))
 
 
 @evaluate_app.command("image")
@@ -106,7 +107,7 @@ def evaluate_image(codec: str = "image-fsq16", folder: Path | None = None, json:
     """PSNR and SSIM on 256x256 centre crops: of a folder, or of seven photos of scikit-image and scikit-learn."""
     from pipelines.fit.evaluate_images import evaluate_image as run
 
-    _say(json, run(codec, folder))
+    _say(json, _asked(run, codec, folder))
 
 
 @evaluate_app.command("audio")
@@ -114,7 +115,7 @@ def evaluate_audio(folder: Path, codec: str = "speech-melfsq", json: Json = Fals
     """Log-mel L1 (and STOI where pystoi is installed) on a folder of recordings."""
     from pipelines.fit.evaluate_audio import evaluate_audio as run
 
-    _say(json, run(codec, folder))
+    _say(json, _asked(run, codec, folder))
 
 
 @evaluate_app.command("text")
@@ -122,7 +123,7 @@ def evaluate_text(folder: Path, codec: str = "text-spm16k", json: Json = False) 
     """Bytes a token, by language folder, and whether every file comes back exactly."""
     from pipelines.fit.evaluate_text import evaluate_text as run
 
-    _say(json, run(codec, folder))
+    _say(json, _asked(run, codec, folder))
 
 
 @app.command()
@@ -220,6 +221,20 @@ def sample(
     from pipelines.train.sample import sample as run_sample
 
     print(run_sample(run, kind=kind, prompt=prompt, out=out, seed=seed, temperature=temperature))
+
+
+def _asked(run: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """What `run` returns. Codecs and measurements know no UserError: their ValueError and a missing extra are one."""
+    from mmdata.errors import UserError
+
+    try:
+        return run(*args, **options)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed; pip install 'mmdata[eval]'") from error
 
 
 def _say(as_json: bool, answer: Any, pretty: Any = None) -> None:

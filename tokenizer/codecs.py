@@ -46,7 +46,7 @@ def full_name(name: str) -> str:
     if revisions:
         return max(revisions, key=lambda full: int(full.partition("@")[2]))
     near = difflib.get_close_matches(name, [*CODECS, *(full.partition("@")[0] for full in CODECS)], n=1, cutoff=0.3)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     raise ValueError(f"no codec {name!r}{hint} The codecs are {', '.join(sorted(CODECS))}")
 
 

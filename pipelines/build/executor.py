@@ -239,7 +239,7 @@ def _cause(status: int) -> str:
 
 def _failure(key: str, error: tuple[str, str, int | None, str], log: Path) -> Exception:
     kind, text, number, _ = error
-    if number == errno.ENOSPC:
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return RunError(f"no space left on the disk ({text}); free some and run the command again")
     if kind in ("UserError", "RunError"):
         return RunError(text)

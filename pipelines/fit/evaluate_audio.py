@@ -16,7 +16,7 @@ from tokenizer.codecs import load_codec
 
 
 def evaluate_audio(codec_name: str, folder: Path, max_seconds: float = 4.0) -> dict[str, dict[str, float]]:
-    """Figures on the recordings of a folder, the first `max_seconds` of each: a row for each folder in it, and "all"."""
+    """Figures on the recordings of a folder, the first `max_seconds` of each: a row a folder in it, and "all"."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; name one with recordings")
     codec: Any = load_codec(codec_name)
