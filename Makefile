@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint types format golden docs bench clean
+.PHONY: help demo test test-all check lint types format docs bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,9 +39,6 @@ types: $(VENV)/.installed-test  ## mypy
 
 format: $(VENV)/.installed-test  ## let ruff format the code
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
-
-golden: $(VENV)/.installed-test  ## write tests/golden anew (look at the diff)
-	MMDATA_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -k golden
 
 docs: $(VENV)/.installed  ## write docs/files.md anew, from the models that check the files
 	$(BIN)/python -m pipelines.look.reference docs/files.md

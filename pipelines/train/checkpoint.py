@@ -21,7 +21,7 @@ class Checkpoints:
     """The checkpoints of a run's folder; `close` waits for the last one to be on disk."""
 
     def __init__(self, folder: Path, every: int, keep: int) -> None:
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every step of a save
+        _quiet()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, save_interval_steps=1)
         self._every = every
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
@@ -63,6 +63,7 @@ class Checkpoints:
 
 def restore_params(folder: Path) -> tuple[int, dict[str, Any]]:
     """(steps done, parameters as NumPy arrays) of the newest checkpoint of a run's folder, on any machine."""
+    _quiet()
     handlers = {"state": ocp.StandardCheckpointHandler(), "loader": ocp.JsonCheckpointHandler()}
     manager = ocp.CheckpointManager(folder.resolve(), item_handlers=handlers)
     try:
@@ -76,6 +77,11 @@ def restore_params(folder: Path) -> tuple[int, dict[str, Any]]:
         return manager.latest_step(), found["state"]["params"]
     finally:
         manager.close()
+
+
+def _quiet() -> None:
+    """Orbax tells every step of a save and a restore."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 def _told(error: OSError) -> RunError:
