@@ -1,5 +1,8 @@
 """The audio front end and the speech codec."""
 
+import wave
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -83,3 +86,12 @@ def test_codes_outside_the_codebook_are_refused(codec: SpeechMelFsq) -> None:
 def test_a_sound_of_another_dtype_is_refused(codec: SpeechMelFsq) -> None:
     with pytest.raises(ValueError, match="float32"):
         codec.encode(np.zeros(100, np.int16))
+
+
+def test_the_shipped_weights_fit_the_network_that_runs_them(codec: SpeechMelFsq, root: Path) -> None:
+    """Shapes alone would not tell weights of another normalisation: those decode to near silence (L1 of 4 and more)."""
+    with wave.open(str(root / "examples/media/speech/cards/005.wav")) as file:
+        assert file.getframerate() == SAMPLE_RATE_HZ
+        sound = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+    frames = codec.decode_frames(codec.encode(sound))
+    assert np.abs(frames - log_mel(sound)).mean() < 0.7
