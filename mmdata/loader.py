@@ -25,6 +25,7 @@ from mmdata.schedule import Schedule
 from mmdata.sharding import data_shard as data_shard
 from mmdata.shards import SPLITS
 from mmdata.state import Quarantined, check_same_past, make_state, merge_quarantine
+from tokenizer.codec import CodecSpec
 from tokenizer.layout import Layout, LayoutSpec, load_layout
 
 _FOREVER = 1 << 60  # steps of an endless stream, as Grain asks for a length
@@ -95,7 +96,9 @@ class Loader:
         self.shard = _check_shard(shard, [stage.batch_size for stage in stages])
         self.seed, self.split, self.seq_len = seed, split, seq_len
         spec = load_layout(str(layout)) if isinstance(layout, str | Path) else layout
-        self.layout: Layout = spec.bind(codecs_of(stages)) if isinstance(spec, LayoutSpec) else spec
+        codecs = codecs_of(stages)
+        self.layout: Layout = spec.bind(codecs) if isinstance(spec, LayoutSpec) else spec
+        _check_codecs(self.layout, codecs)
         self.settings = PlanSettings(
             layout=self.layout.digest,
             seq_len=seq_len,
@@ -141,7 +144,11 @@ class Loader:
         else:
             if self._ahead is None:
                 self._ahead = _read_ahead(self, self.step)
-            batch = next(self._ahead)
+            try:
+                batch = next(self._ahead)
+            except BaseException:  # a bad record, Ctrl-C: Grain has passed that step, so read ahead from it afresh
+                self.close()
+                raise
         self.step += 1
         return batch
 
@@ -212,6 +219,8 @@ class Loader:
     def steps_of(self, document_id: str, last_step: int) -> list[tuple[int, int]]:
         """(step, row of the global batch) of every row before `last_step` which holds a part of a document."""
         found = set()
+        if self.num_steps is not None:
+            last_step = min(last_step, self.num_steps)
         counts = self._feeds.timeline.counts(last_step)
         for number, feed in enumerate(self._feeds.feeds):
             sample = feed.source.splits[self.split].catalog(["id"]).column("id").index(document_id).as_py()
@@ -220,7 +229,9 @@ class Loader:
             for epoch in range(-(-counts[number] // feed.plan.num_rows) if len(rows) else 0):
                 for position in feed.order.positions(epoch, rows).tolist():
                     place = self._feeds.timeline.place(number, epoch * feed.plan.num_rows + position)
-                    if place is not None and place[0] < last_step:
+                    if place is None or place[0] >= last_step:
+                        continue
+                    if self._feeds.numbers(place[0], range(place[1], place[1] + 1)) != [None]:  # not past one epoch
                         found.add(place)
         return sorted(found)
 
@@ -322,6 +333,17 @@ def _read_ahead(loader: Loader, start: int) -> Iterator[Batch]:
 
     options = grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=max(loader.read_ahead, loader.threads))
     return iter(grain.MapDataset.source(_Steps(loader, start)).to_iter_dataset(options))
+
+
+def _check_codecs(layout: Layout, codecs: Sequence[CodecSpec]) -> None:
+    """UserError where the data's codes are not those for which a layout was bound."""
+    bound = {codec.name: codec.fingerprint for codec in layout.codecs}
+    for codec in codecs:
+        if (other := bound.get(codec.name, codec.fingerprint)) != codec.fingerprint:
+            raise UserError(
+                f"codec {codec.name} of the data is not that of the bound layout (fingerprints"
+                f" {codec.fingerprint[:12]} and {other[:12]}): build both with one version"
+            )
 
 
 def _check_shard(shard: tuple[int, int], batch_sizes: list[int]) -> tuple[int, int]:

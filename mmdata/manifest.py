@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Manifest:
             "format_version": self.format_version,
             "kind": "source",
             "name": self.name,
-            "codecs": [{**asdict(c), "codebooks": list(c.codebooks)} for c in self.codecs],
+            "codecs": [c.to_json() for c in self.codecs],
             "settings": self.settings,
             "splits": {split: self.counts(split) for split in SPLITS},
             "shards": [s.to_json() for s in self.shards],
@@ -66,7 +66,7 @@ class Manifest:
     def from_json(cls, value: dict[str, Any]) -> Manifest:
         return cls(
             name=value["name"],
-            codecs=tuple(CodecSpec(**{**c, "codebooks": tuple(c["codebooks"])}) for c in value["codecs"]),
+            codecs=tuple(CodecSpec.from_json(c) for c in value["codecs"]),
             settings=value["settings"],
             shards=tuple(ShardInfo.from_json(s) for s in value["shards"]),
             media=MediaInfo.from_json(value["media"]),

@@ -48,8 +48,8 @@ class PlanSettings:
                 raise UserError(f"{name} is {getattr(self, name)}: use 1 or more")
         if unknown := sorted(set(self.limits) - set(LIMITS)):
             raise UserError(f"no limit {unknown[0]!r} of a row; the limits are {list(LIMITS)}")
-        if negative := [name for name in self.limits if not self.limits[name] >= 0]:
-            raise UserError(f"limits[{negative[0]!r}] is {self.limits[negative[0]]}: use 0 or more")
+        if wrong := [name for name in self.limits if not 0 <= self.limits[name] < float("inf")]:
+            raise UserError(f"limits[{wrong[0]!r}] is {self.limits[wrong[0]]}: use 0 or more")
         if self.too_long not in ("leave_out", "error"):
             raise UserError(f"too_long is {self.too_long!r}: use 'leave_out' or 'error'")
         if self.version != PLAN_VERSION:
@@ -63,8 +63,9 @@ class PlanSettings:
         return min(self.seq_len, int(self.limits.get("tokens", self.seq_len)))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; limits in a fixed form (audio seconds are counted in milliseconds)."""
-        return {**asdict(self), "limits": {k: self.limits[k] for k in LIMITS if k in self.limits}}
+        """Plain values; a limit that is a whole number is an integer, so that 16 and 16.0 are one plan."""
+        given = {k: float(self.limits[k]) for k in LIMITS if k in self.limits}
+        return {**asdict(self), "limits": {k: int(v) if v.is_integer() else v for k, v in given.items()}}
 
 
 @dataclass(frozen=True, eq=False)

@@ -114,6 +114,11 @@ class SpeechMelFsq:
     def codebooks(self) -> tuple[int, ...]:
         return (math.prod(self.config.levels),)
 
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Levels of each number of the quantiser: a code's digits, the first the least significant."""
+        return tuple(self.config.levels)
+
     def shape(self, size: tuple[int, ...]) -> Shape:
         """Of a sound of (samples,)."""
         count = -(-size[0] // HOP)

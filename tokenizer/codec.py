@@ -12,8 +12,8 @@ Media: text str; image uint8 [H, W, 3]; audio float32 [n] mono in [-1, 1] at `sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,6 +51,17 @@ class CodecSpec:
     fingerprint: str
     exact: bool
     rate: float = 0.0  # code frames a second of an audio codec
+    # Of a scalar quantiser: a code is a number of these digits, the first the least significant; () where it is not
+    levels: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "codebooks": list(self.codebooks), "levels": list(self.levels)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> CodecSpec:
+        """The inverse of `to_json`."""
+        return cls(**{**value, "codebooks": tuple(value["codebooks"]), "levels": tuple(value["levels"])})
 
 
 class Codec(Protocol):
@@ -75,7 +86,7 @@ class Codec(Protocol):
 
 
 def spec_of(codec: Codec) -> CodecSpec:
-    """The part of a codec that is written down: `name@revision`, kind, codebooks, fingerprint, exact, rate."""
+    """The part of a codec that is written down: `name@revision`, kind, codebooks, fingerprint, exact, rate, levels."""
     return CodecSpec(
         name=f"{codec.name}@{codec.revision}",
         kind=codec.kind,
@@ -83,4 +94,5 @@ def spec_of(codec: Codec) -> CodecSpec:
         fingerprint=codec.fingerprint,
         exact=codec.exact,
         rate=float(getattr(codec, "rate", 0.0)),
+        levels=tuple(getattr(codec, "levels", ())),
     )

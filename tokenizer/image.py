@@ -131,6 +131,11 @@ class ImageFsq:
     def codebooks(self) -> tuple[int, ...]:
         return (math.prod(self.config.levels),)
 
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Levels of each number of the quantiser: a code's digits, the first the least significant."""
+        return tuple(self.config.levels)
+
     def with_policy(self, policy: ResizePolicy) -> ImageFsq:
         """The same codec with another resize policy, such as fewer codes for the frames of a video."""
         return replace(self, policy=policy)

@@ -74,6 +74,7 @@ def build(
     if executor not in EXECUTORS:
         raise UserError(f"no executor {executor!r}; {nearest(executor, list(EXECUTORS))}")
     names = codec_names(recipe, load)
+    stages.forget_sources()
     sources = [open_one(recipe, entry, open) for entry in recipe.source]
     if dry_run:
         return BuildReport(str(out), [planned(source) for source in sources], workers=workers, dry_run=True)
@@ -161,7 +162,7 @@ class _Build:
             return
         bar = self.bars.begin(stage, len(units))
         self.pool.run(
-            [Task(unit.key, run_unit, unit, self.poison.get(unit.key, {})) for unit in units],
+            [Task(unit.key, run_unit, unit, self.poison.get(_poison_key(unit), {})) for unit in units],
             on_done=lambda task, marker: bar.advance(),
             on_poison=self._note_poison,
         )
@@ -169,7 +170,7 @@ class _Build:
 
     def _note_poison(self, task: Task, step: str, cause: str) -> None:
         """Remember what killed workers, so that a build which goes on does not meet it again."""
-        self.poison.setdefault(task.key, {})[step] = cause
+        self.poison.setdefault(_poison_key(task.args), {})[step] = cause
         write_json(self.work / "poison.json", self.poison)
 
     def _unit(self, stage: str, source: BuildSource, name: str, function: Any, args: Any, *decides: Any) -> Unit:
@@ -178,20 +179,28 @@ class _Build:
 
     def _ingest(self, source: BuildSource) -> list[Unit]:
         units = []
-        for i, inputs in enumerate(source.cuts):
-            state = [[p.path, p.size, [touched(source.root / f) for f in p.files or (p.path,)]] for p in inputs]
-            args = stages.IngestArgs(source.args, inputs)
-            units.append(self._unit("ingest", source, f"{i:05d}", stages.ingest, args, source.settings, state))
+        opened, limits = source.args.open(), vars(limits_of(self.recipe))
+        listed = ""  # digest of the names of the files that a page or a record may name
+        if getattr(opened, "follows", False):
+            inputs = {item.path for cut in source.cuts for item in cut}
+            listed = fingerprint_of(sorted(opened.folder.names - inputs))  # type: ignore[attr-defined]
+        for i, cut in enumerate(source.cuts):
+            state = [[p.path, p.size, [touched(source.root / f) for f in p.files or (p.path,)]] for p in cut]
+            args = stages.IngestArgs(source.args, cut)
+            decides = (source.settings, limits, listed, state)
+            units.append(self._unit("ingest", source, f"{i:05d}", stages.ingest, args, *decides))
         # The files that nothing reads are few words and always up to date: a fingerprint of their own time.
         left = stages.IngestArgs(source.args, (), leftovers=True)
-        listing = [[line.uri, line.reason] for line in source.args.open().leftovers()]
+        listing = [[line.uri, line.reason] for line in opened.leftovers()]
         return [*units, self._unit("ingest", source, "leftovers", stages.ingest, left, source.settings, listing)]
 
     def _curate(self, source: BuildSource) -> list[Unit]:
         units = []
         for before, marker in zip(source.units["ingest"], source.markers["ingest"]):
             args = stages.CurateArgs(before.folder, source.root)
-            decides = (before.fingerprint, marker["digest"])
+            # Media that a page or a record names: their content may change while the page does not.
+            state = [touched(source.root / path) for path in marker["counts"]["media"]]
+            decides = (before.fingerprint, marker["digest"], state)
             units.append(self._unit("curate", source, before.name, stages.curate, args, *decides))
         return units
 
@@ -323,6 +332,11 @@ def _close(report: BuildReport, out: Path, seconds: float) -> BuildReport:
     report.documents_per_second = round(report.total("documents") / max(seconds, 1e-9), 3)
     write_json(out / "report.json", report.to_json())
     return report
+
+
+def _poison_key(unit: Unit) -> str:
+    """With the fingerprint: a file that was mended is tried again."""
+    return f"{unit.key} {unit.fingerprint}"
 
 
 def _read_poison(work: Path) -> dict[str, dict[str, str]]:

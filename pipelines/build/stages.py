@@ -48,6 +48,11 @@ def _open(args: SourceArgs) -> Source:
     return args.open_source(args.name, args.format, args.path, json.loads(args.options), args.limits)
 
 
+def forget_sources() -> None:
+    """Before a build: files may have come since the last one of this process."""
+    _open.cache_clear()
+
+
 @dataclass(frozen=True)
 class IngestArgs:
     source: SourceArgs
@@ -75,6 +80,7 @@ def ingest(call: Call, unit: Unit, folder: Path) -> Counts:
     args: IngestArgs = unit.args
     source = args.source.open()
     dropped: list[Dropped] = []
+    media: set[Path] = set()
     with DocumentWriter(folder, source.root) as writer:
         for item in args.inputs:
             if item.path in call.skip:
@@ -85,11 +91,18 @@ def ingest(call: Call, unit: Unit, folder: Path) -> Counts:
                 call.at(item.path)
                 if isinstance(found, Document):
                     writer.write(found)
+                    media.update(p.path for p in found.parts if p.path and p.path.is_relative_to(source.root))
                 else:
                     dropped.append(found)
     if args.leftovers:
         dropped.extend(source.leftovers())
-    return {"inputs": len(args.inputs), "documents": writer.count, "dropped": write_dropped(folder, dropped)}
+    known = {source.root / path for item in args.inputs for path in (item.files or (item.path,))}
+    return {
+        "inputs": len(args.inputs),
+        "documents": writer.count,
+        "media": sorted(str(path.relative_to(source.root)) for path in media - known),
+        "dropped": write_dropped(folder, dropped),
+    }
 
 
 def curate(call: Call, unit: Unit, folder: Path) -> Counts:

@@ -75,15 +75,16 @@ def run_unit(call: Call) -> dict[str, Any]:
     temporary.mkdir(parents=True)
     try:
         counts = unit.function(call, unit, temporary)
-        return _commit(unit, temporary, counts, time.monotonic() - begun)
+        return _commit(call, unit, temporary, counts, time.monotonic() - begun)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _commit(unit: Unit, temporary: Path, counts: Counts, seconds: float) -> dict[str, Any]:
+def _commit(call: Call, unit: Unit, temporary: Path, counts: Counts, seconds: float) -> dict[str, Any]:
     digests = {}
     for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
+        call.at(unit.key)  # large outputs take their time
         digests[str(path.relative_to(temporary))] = sha256_of(path)
         sync(path)
     for folder in [*(p for p in temporary.rglob("*") if p.is_dir()), temporary]:

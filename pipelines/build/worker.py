@@ -7,6 +7,7 @@ A thread of it waits for the next message, so that it also notices when its supe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import resource
@@ -86,7 +87,8 @@ def _run(task: Any, send: _Sender) -> None:
         result = function(Call(args, skip, isolate, _reporter(send, isolate)))
         send(("done", result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
     except BaseException as error:
-        traceback.print_exc()  # into this worker's log
+        with contextlib.suppress(OSError):  # a full disk must not make a death of it
+            traceback.print_exc()  # into this worker's log
         number = getattr(error, "errno", None) if isinstance(error, OSError) else None
         send(("error", type(error).__name__, str(error), number, traceback.format_exc()))
 

@@ -24,6 +24,8 @@ from pipelines.build.units import Counts, Unit, read_lines, sync
 from pipelines.build.worker import Call
 from tokenizer.codec import CodecSpec
 
+_MAX_OPEN = 200
+
 
 @dataclass(frozen=True)
 class WriteArgs:
@@ -61,10 +63,12 @@ def write(call: Call, unit: Unit, folder: Path) -> Counts:
 
 
 def _samples(call: Call, args: WriteArgs, places: np.ndarray) -> Iterator[Sample]:
-    files: dict[int, np.memmap[Any, Any]] = {}
+    files: dict[int, np.memmap[Any, Any]] = {}  # each holds a file open
     for number, offset, length in places.tolist():
         call.at(f"{args.split}-{args.index}")
         if number not in files:
+            if len(files) >= _MAX_OPEN:
+                files.pop(next(iter(files)))
             files[number] = np.memmap(args.encoded[number] / SAMPLES, np.uint8, "r")
         yield decode_sample(files[number][offset : offset + length].tobytes())
 
@@ -94,6 +98,7 @@ def finish(call: Call, unit: Unit, folder: Path) -> Counts:
     """The whole folder of a source: linked shards, and its manifest, which is written last."""
     args: FinishArgs = unit.args
     for path in args.written:
+        call.at(str(path))
         link_tree(path, folder)
     shards = [ShardInfo.from_json(shard) for shard in args.shards]
     finish_source(folder, unit.source, shards, args.codecs, args.settings, args.media)

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import AUDIO, IMAGE, read_text, stem
-from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, settings_of, uri_of
+from pipelines.ingest.folder import EXCLUDED, NO_SOURCE, UNREFERRED, Folder, language_tag, settings_of, uri_of
 from pipelines.ingest.media import EMPTY, Limits, MediaError
 from pipelines.ingest.source import CommonOptions, Input
 
@@ -82,7 +82,8 @@ class CaptionSource:
             except MediaError as error:
                 yield Dropped(self.name, uri, "ingest", error.reason, error.detail)
         if options.require_caption and not caption:
-            yield Dropped(self.name, uri_of(image), "ingest", EMPTY, "no caption")
+            for file in dict.fromkeys((image, *companions.files)):
+                yield Dropped(self.name, uri_of(file), "ingest", EMPTY, "no caption")
             return
         parts = [Part("image", path=self.folder.path(image), uri=uri_of(image))]
         if caption:
@@ -92,6 +93,8 @@ class CaptionSource:
             parts.append(self._audio(spoken.pop(""), ""))
         for language in sorted({*others, *spoken}):
             if options.languages and language not in options.languages:
+                if language in spoken:
+                    yield Dropped(self.name, uri_of(spoken[language]), "ingest", EXCLUDED, f"language {language!r}")
                 continue
             words = Part("text", text=others.get(language, ""), uri=uri, stream=language)
             if language in spoken and words.text:

@@ -69,10 +69,9 @@ def decode_text(data: bytes, encoding: str = "", *, declared: bool = False) -> s
             encoding = found[1].decode("ascii")
     try:
         text = data.decode(encoding or "utf-8")
-    except UnicodeDecodeError as error:
-        raise MediaError(
-            CANNOT_DECODE, f"not {encoding or 'UTF-8'} at byte {error.start}; the key `encoding` names another"
-        ) from None
+    except UnicodeError as error:  # a few codecs ("undefined", "idna") raise this, without a place
+        place = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
+        raise MediaError(CANNOT_DECODE, f"not {encoding or 'UTF-8'}{place}; the key `encoding` names another") from None
     except LookupError:
         raise MediaError(CANNOT_DECODE, f"unknown encoding {encoding!r}") from None
     # utf-16 and utf-7 can give lone surrogates, which no later stage can store.

@@ -1,6 +1,6 @@
 """The files under a source's root, and what is known of each: listing, globs, languages, a manifest of facts.
 
-Nothing outside the root is ever listed: folders behind symbolic links are not entered, and a link to a file elsewhere
+Nothing outside the root is ever listed: folders behind symbolic links are not entered, and a link that leads elsewhere
 goes to the ledger.
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from mmdata.errors import UserError
 from pipelines.ingest.document import Document, Dropped, Part, document_id
+from pipelines.ingest.media import MISSING
 from pipelines.ingest.source import CommonOptions
 
 NO_SOURCE = "no source reads this format"
@@ -50,22 +51,29 @@ class Folder:
     facts_digest: str = ""  # sha256 of the manifest: part of the settings
 
     @cached_property
-    def _walk(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """(all files, links that lead outside), each sorted."""
+    def _walk(self) -> tuple[tuple[str, ...], tuple[tuple[str, str, str], ...]]:
+        """(all files sorted, ledger lines as (path, reason, detail) for what cannot be entered or read)."""
         if self.only:
             return (self.only,), ()
-        files, outside = [], []
+        files: list[str] = []
+        lost: list[tuple[str, str, str]] = []
         real = os.path.realpath(self.root)
-        for folder, _, names in os.walk(self.root, followlinks=False):
+
+        def unreadable(error: OSError) -> None:
+            lost.append((os.path.relpath(error.filename, self.root), MISSING, error.strerror or "cannot be listed"))
+
+        for folder, folders, names in os.walk(self.root, onerror=unreadable, followlinks=False):
             below = os.path.relpath(folder, self.root)
-            for name in names:
+            for name in (*names, *folders):
                 path = os.path.join(folder, name)
                 relative = PurePosixPath(below, name).as_posix() if below != "." else name
                 if os.path.islink(path) and not os.path.realpath(path).startswith(real + os.sep):
-                    outside.append(relative)
+                    lost.append((relative, OUTSIDE, "a symbolic link"))
                 elif os.path.isfile(path):
                     files.append(relative)
-        return tuple(sorted(files)), tuple(sorted(outside))
+                elif os.path.islink(path) and not os.path.isdir(path):
+                    lost.append((relative, MISSING, "a symbolic link to nothing"))
+        return tuple(sorted(files)), tuple(sorted(lost))
 
     @cached_property
     def files(self) -> tuple[str, ...]:
@@ -147,7 +155,7 @@ class Folder:
         self, source: str, claimed: Collection[str], reason: Callable[[str], str] = lambda path: NO_SOURCE
     ) -> list[Dropped]:
         """A line for each file under the root that is not among the claimed."""
-        lines = [Dropped(source, uri_of(path), "ingest", OUTSIDE, "a symbolic link") for path in self._walk[1]]
+        lines = [Dropped(source, uri_of(path), "ingest", reason, detail) for path, reason, detail in self._walk[1]]
         claimed = claimed if isinstance(claimed, frozenset | set) else set(claimed)
         for path in self._walk[0]:
             if path in claimed or path == self._manifest:

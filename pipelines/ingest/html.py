@@ -64,6 +64,7 @@ class HtmlSource:
     folder: Folder
     limits: Limits
     Options: ClassVar = HtmlOptions
+    follows: ClassVar = True
 
     @property
     def root(self) -> Path:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from mmdata.catalog import QUALITY
 from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import AUDIO, IMAGE, REMOTE, VIDEO, data_address, unpacked
 from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, settings_of, uri_of
@@ -50,6 +51,7 @@ class JsonlSource:
     folder: Folder
     limits: Limits
     Options: ClassVar = JsonlOptions
+    follows: ClassVar = True
 
     @property
     def root(self) -> Path:
@@ -174,7 +176,10 @@ class JsonlSource:
         return {
             str(key): str(value)[:500]
             for key, value in record.items()
-            if key not in used and isinstance(value, str | int | float) and not _has_surrogate(f"{key}{value}")
+            if key not in used
+            and isinstance(value, str | int | float)
+            and not _has_surrogate(f"{key}{value}")
+            and (not key.startswith(QUALITY) or _is_number(value))
         }
 
     def _referred(self, path: str, line: bytes) -> Iterator[str]:
@@ -198,6 +203,10 @@ def _parse(line: bytes) -> dict[str, Any] | str:
     if b"\\u" in line and _has_surrogate(json.dumps(record, ensure_ascii=False)):
         return "lone surrogates in the text"
     return record
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _has_surrogate(text: str) -> bool:

@@ -7,6 +7,8 @@ Contract:
 * `leftovers()` has a line for each file under the root which no input reads and no document refers to.
 * So every file under the root is in a document, a part, or a `Dropped`.
 * Media are not decoded here; a part carries its path or its bytes.
+* A class whose documents name files that are not in `Input.files` says `follows = True`: it is read again when files
+  come or go.
 """
 
 from __future__ import annotations

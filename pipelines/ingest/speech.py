@@ -52,10 +52,12 @@ class SpeechSource:
 
     def inputs(self) -> list[Input]:
         listed = []
-        for path in (*self._sounds, *self._tables):
-            beside = self._beside(path) if path in self._sounds else ""
+        for path in self._sounds:
+            beside = self._beside(path)
             files = (path, beside) if beside else (path,)
-            listed.append(Input(path, files, self.folder.size(*files)))
+            tables = [table for table in self._tables if path.startswith(_lead(table))]  # which may speak of it
+            listed.append(Input(path, (*files, *tables), self.folder.size(*files)))
+        listed += [Input(path, (path,), self.folder.size(path)) for path in self._tables]
         return sorted(listed, key=lambda input: input.path)
 
     def read(self, input: Input) -> Iterator[Document | Dropped]:
@@ -103,8 +105,7 @@ class SpeechSource:
 
     def _entries(self, table: str) -> Iterator[tuple[str, Transcript]]:
         """(the sound file or "" where it is not there, transcript); nothing of a file that cannot be read."""
-        folder = str(PurePosixPath(table).parent)
-        lead = "" if folder == "." else folder + "/"
+        lead = _lead(table)
         try:
             for name, transcript in parse_transcripts(table, self._text(table)):
                 path = lead + name
@@ -172,6 +173,12 @@ class SpeechSource:
                 yield Dropped(
                     self.name, uri_of(table, one.key), "ingest", MISSING, "its sound file is not in the folder"
                 )
+
+
+def _lead(table: str) -> str:
+    """What the paths in a file of transcripts start from: "a/b/" or ""."""
+    folder = str(PurePosixPath(table).parent)
+    return "" if folder == "." else folder + "/"
 
 
 def _caption(uri: str, one: Transcript) -> Part:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.ingest.folder import language_tag
-from pipelines.ingest.media import CANNOT_DECODE, MediaError
+from pipelines.ingest.media import CANNOT_DECODE, MediaError, one_line
 
 _PATH_COLUMNS = ("path", "file", "file_name", "filename", "audio", "wav_filename")
 _TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription", "caption")
@@ -88,14 +88,18 @@ def _table(text: str, delimiter: str) -> Iterator[tuple[str, Transcript]]:
     """A header line, then rows: a path and a text, and any of language, speaker, start and end in seconds."""
     quoting: Any = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     rows = csv.DictReader(io.StringIO(text), delimiter=delimiter, quoting=quoting)
-    columns = rows.fieldnames or []
+    try:
+        columns = rows.fieldnames or []
+        read = list(enumerate(rows, 2))
+    except csv.Error as error:  # a quote that nothing closes
+        raise MediaError(CANNOT_DECODE, one_line(error)) from None
     path = next((name for name in _PATH_COLUMNS if name in columns), None)
     words = next((name for name in _TEXT_COLUMNS if name in columns), None)
     if path is None or words is None:
         raise MediaError(
             CANNOT_DECODE, f"its header needs one of {list(_PATH_COLUMNS)} and one of {list(_TEXT_COLUMNS)}"
         )
-    for number, row in enumerate(rows, 2):
+    for number, row in read:
         if row.get(path):
             yield (
                 row[path],

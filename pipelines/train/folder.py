@@ -10,7 +10,6 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def describe_layout(name: str, layout: Any) -> dict[str, Any]:
         "digest": layout.digest,
         "vocabulary_size": layout.vocabulary.size,
         "vocabulary": [{"name": r.name, "start": r.start, "stop": r.stop} for r in layout.vocabulary.ranges],
-        "codecs": [asdict(codec) for codec in layout.codecs],
+        "codecs": [codec.to_json() for codec in layout.codecs],
     }
 
 
@@ -56,7 +55,7 @@ def read_layout(folder: Path) -> Any:
         raise UserError(f"{folder} is no run's folder: it holds no {LAYOUT}; name the --out of `mmdata train`")
     told = json.loads(path.read_text("utf-8"))
     copied = folder / "layout.toml"
-    codecs = [CodecSpec(**{**codec, "codebooks": tuple(codec["codebooks"])}) for codec in told["codecs"]]
+    codecs = [CodecSpec.from_json(codec) for codec in told["codecs"]]
     layout = load_layout(str(copied) if copied.exists() else told["layout"]).bind(codecs)
     if layout.digest != told["digest"]:
         raise UserError(

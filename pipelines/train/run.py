@@ -194,7 +194,13 @@ def sized(settings: ModelSettings, layout: Any) -> ModelConfig:
     """The model of these sizes over a bound layout's vocabulary."""
     vocabulary = layout.vocabulary
     starts = tuple(r.start for r in vocabulary.ranges)
-    return ModelConfig(vocabulary=vocabulary.size, ranges=starts, **settings.model_dump())
+    digits = tuple(
+        (int(first), codec.levels)
+        for codec, offsets in zip(layout.codecs, layout.code_offsets)
+        for first in offsets
+        if codec.levels
+    )
+    return ModelConfig(vocabulary=vocabulary.size, ranges=starts, digits=digits, **settings.model_dump())
 
 
 def open_loader(path: Path) -> mmdata.Loader:

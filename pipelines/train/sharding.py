@@ -24,6 +24,7 @@ P = PartitionSpec
 PARAMETERS: dict[str, PartitionSpec] = {
     "embedding": P("tensor", "fsdp"),
     "ranges": P(None, "fsdp"),
+    "digits": P(None, "fsdp"),
     "bias": P("tensor"),
     "widen": P(None, "fsdp"),
     "narrow": P("fsdp"),

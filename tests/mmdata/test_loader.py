@@ -1,5 +1,6 @@
 """Loader: a batch is a pure function of its step; resume, data shards and threads change nothing."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,35 @@ def test_explain_finds_the_steps_of_a_document(data: Path) -> None:
         loader.explain(0, row=8)
 
 
+def test_a_document_of_one_epoch_is_at_no_step_after_it(data: Path) -> None:
+    loader = loader_of(data, split="validation", batch_size=7)
+    assert loader.num_steps is not None
+    explained = [e for step in range(loader.num_steps) for e in loader.explain(step)]
+    for name in sorted({e.id for e in explained}):
+        places = {(e.step, e.row) for e in explained if e.id == name}
+        assert loader.steps_of(name, loader.num_steps + 50) == sorted(places)
+
+
+def test_a_step_that_failed_is_not_passed_over(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader, expected = loader_of(data, read_ahead=4), [loader_of(data).batch_at(step) for step in range(5)]
+    plain, failures = loader.batch_at, [2]
+
+    def batch_at(step: int) -> Batch:
+        if step in failures:
+            raise RunError("a bad moment")
+        return plain(step)
+
+    monkeypatch.setattr(loader, "batch_at", batch_at)
+    assert equal(next(loader), expected[0]) and equal(next(loader), expected[1])
+    for _ in range(2):
+        with pytest.raises(RunError, match="a bad moment"):
+            next(loader)
+    assert loader.state()["step"] == 2
+    failures.clear()
+    assert all(equal(next(loader), batch) for batch in expected[2:])
+    loader.close()
+
+
 def test_a_quarantined_record_keeps_its_place_as_padding(data: Path) -> None:
     plain = loader_of(data)
     target = plain.explain(4, row=0)[0]
@@ -317,6 +347,9 @@ def test_a_loader_of_one_source_can_have_the_vocabulary_of_all(data: Path) -> No
     whole = loader_of(data)
     part = loader_of(data / "web", layout=whole.layout)
     assert part.layout.digest == whole.layout.digest == loader_of(data, layout=load_layout("mmdata")).layout.digest
+    others = [dataclasses.replace(codec, fingerprint="0" * 64) for codec in whole.layout.codecs]
+    with pytest.raises(UserError, match="is not that of the bound layout"):
+        loader_of(data, layout=load_layout("mmdata").bind(others))
 
 
 def test_limits_and_report(data: Path) -> None:

@@ -273,9 +273,16 @@ def test_settings_have_one_fingerprint_each() -> None:
     prints = {plan_fingerprint(s, "f0", "train") for s in [base, *others]}
     assert len(prints) == len(others) + 1
     assert plan_fingerprint(base, "f0", "validation") not in prints
+    assert plan_fingerprint(PlanSettings("toy", 16, limits={"images": 2.0}), "f0", "train") in prints
+    assert PlanSettings("toy", 16, limits={"audio_seconds": 4.5, "images": 2.0}).to_json()["limits"] == {
+        "images": 2,
+        "audio_seconds": 4.5,
+    }
     for wrong in ({"seq_len": 0}, {"limits": {"pages": 1}}, {"too_long": "cut"}, {"split_share": 0.1}, {"version": 9}):
         with pytest.raises(UserError):
             PlanSettings(**{"layout": "toy", "seq_len": 8, **wrong})
+    with pytest.raises(UserError, match="limits"):
+        PlanSettings("toy", 8, limits={"images": float("inf")})
 
 
 def test_item_tables_can_be_taken_apart() -> None:

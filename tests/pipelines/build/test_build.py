@@ -252,3 +252,21 @@ def test_an_unfinished_build_may_go_on_with_a_corrected_recipe(
     report = run(media, tmp_path / "out")
     assert not sum(s.stale for s in report.stages if s.stage == "ingest")
     assert tree(tmp_path / "out") == tree(whole[0])
+
+
+def test_a_picture_that_a_page_names_is_read_again_when_it_changes_or_comes(tmp_path: Path) -> None:
+    own, out = tmp_path / "media", tmp_path / "out"
+    source = [{"name": "web", "format": "html", "path": "."}]
+    toy_build.paint(own / "a.png", (0, 0, 0))
+    (own / "page.html").write_text('<p>words<img src="a.png"><img src="b.png">', "utf-8")
+    first = run(own, out, source=source)
+    assert first.codes["image"] == 16 and first.dropped == {"missing file": 1}
+    toy_build.paint(own / "a.png", (250, 250, 250))
+    second = run(own, out, source=source)
+    assert second.sources[0].fingerprint != first.sources[0].fingerprint
+    toy_build.paint(own / "b.png", (250, 0, 0))
+    third = run(own, out, source=source)
+    assert third.codes["image"] == 32 and not third.dropped
+    assert run(own, out, source=source).units_run == 0
+    run(own, tmp_path / "new", source=source)
+    assert tree(out) == tree(tmp_path / "new")

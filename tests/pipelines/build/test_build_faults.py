@@ -125,6 +125,8 @@ def test_a_picture_that_crashes_the_codec_is_found_and_left_out(media: Path, tmp
     lines = {line["uri"]: line for line in read_ledger(tmp_path / "out" / "ledger" / "pictures.jsonl")}
     assert lines["05.png"]["stage"] == "encode" and lines["05.png"]["detail"].startswith("SIGKILL")
     assert run(poisoned, tmp_path / "out").units_run == 0
+    paint(poisoned / "pictures" / "05.png", (1, 2, 3))
+    assert run(poisoned, tmp_path / "out").dropped == {"cannot decode": 1}  # mended, so tried again
 
 
 def test_two_builds_of_one_folder_do_not_meet(media: Path, tmp_path: Path) -> None:

@@ -61,3 +61,10 @@ def test_a_broken_caption_leaves_the_image(tmp_path):
 def test_images_of_one_name_share_the_caption(tmp_path):
     documents, _, _ = read_folder("captions", tmp_path, {"a.png": png(), "a.webp": png(), "a.txt": "both"})
     assert [(d.uri, texts(d)) for d in documents] == [("a.png", ["both"]), ("a.webp", ["both"])]
+
+
+def test_a_spoken_caption_of_an_excluded_language_is_in_the_ledger(tmp_path):
+    files = {"a.png": png(), "a.txt": "An apple.", "a_desc_fr.wav": wav(sine(0.1))}
+    [document], [line], left = read_folder("captions", tmp_path, files, languages=["de"])
+    assert "a_desc_fr.wav" not in [p.uri for p in document.parts] and not left
+    assert (line.uri, line.reason) == ("a_desc_fr.wav", "excluded by the recipe")

@@ -99,3 +99,10 @@ def test_drawings_are_pages_only_where_the_recipe_says_so(tmp_path):
     assert [texts(d) for d in documents] == [["x"]] and len(left) == 1
     documents, _, _ = read_folder("html", tmp_path, files, include=["*.svg"])
     assert [texts(d) for d in documents] == [["One two\n\nthree"]]
+
+
+@pytest.mark.parametrize("charset", ["undefined", "idna", "no-such-charset"])
+def test_a_page_of_a_charset_that_decodes_nothing_is_ledgered(tmp_path, charset):
+    page = f'<meta charset="{charset}"><p>caf\u00e9'.encode()
+    documents, [line], _ = read_folder("html", tmp_path, {"a.html": page})
+    assert not documents and line.reason == "cannot decode"

@@ -79,3 +79,9 @@ def test_media_are_files_beside_or_data_addresses(tmp_path):
 def test_an_empty_file_is_a_ledger_line(tmp_path):
     documents, dropped, _ = read_folder("jsonl", tmp_path, {"a.jsonl": b"", "b.jsonl": b"\n\n"})
     assert not documents and dropped[0].reason == "empty"
+
+
+def test_a_quality_that_is_no_number_is_left_out(tmp_path):
+    record = {"text": "x", "quality.words": "high", "quality.score": 0.5, "quality.seen": True}
+    [document], _, _ = read_folder("jsonl", tmp_path, {"a.jsonl": lines(record)})
+    assert document.metadata == {"quality.score": "0.5"}

@@ -89,7 +89,15 @@ def test_links_that_lead_outside_are_not_followed(tmp_path):
     os.symlink(tmp_path / "secret", tmp_path / "root/folder")
     documents, _, left = read_folder("text", tmp_path / "root", {})
     assert [d.uri for d in documents] == ["a.txt"]
-    assert [(d.uri, d.reason) for d in left] == [("key.txt", "outside the folder")]
+    assert [(d.uri, d.reason) for d in left] == [("folder", "outside the folder"), ("key.txt", "outside the folder")]
+
+
+def test_a_link_to_nothing_is_in_the_ledger(tmp_path):
+    write(tmp_path, {"a.txt": "x"})
+    os.symlink(tmp_path / "gone.txt", tmp_path / "b.txt")
+    documents, _, left = read_folder("text", tmp_path, {})
+    assert [d.uri for d in documents] == ["a.txt"]
+    assert [(d.uri, d.reason) for d in left] == [("b.txt", "missing file")]
 
 
 def test_a_path_may_be_one_file(tmp_path):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from toy_media import read_folder, sine, texts, wav
+from toy_media import read_folder, sine, texts, wav, write
 
 from mmdata.errors import UserError
+from pipelines.ingest.sources import open_source
 
 SOUND = wav(sine(0.1))
 
@@ -80,3 +81,15 @@ def test_lua_dialogs_give_both_languages(tmp_path):
 def test_sound_without_words_is_a_document(tmp_path):
     [document], _, _ = read_folder("speech", tmp_path, {"a.wav": SOUND})
     assert [(p.kind, p.group) for p in document.parts] == [("audio", -1)]
+
+
+def test_a_table_with_an_open_quote_is_ledgered(tmp_path):
+    table = 'path,text\na.wav,"' + "x" * 200_000
+    [document], [line], _ = read_folder("speech", tmp_path, {"a.wav": SOUND, "t.csv": table}, transcripts="t.csv")
+    assert texts(document) == [] and (line.uri, line.reason) == ("t.csv", "cannot decode")
+
+
+def test_sounds_are_read_again_when_their_transcripts_change(tmp_path):
+    write(tmp_path, {"c/transcription": "<s> ten </s> (001)\n", "c/001.wav": SOUND, "d/a.wav": SOUND})
+    files = {i.path: i.files for i in open_source("t", "speech", tmp_path).inputs()}
+    assert files["c/001.wav"] == ("c/001.wav", "c/transcription") and files["d/a.wav"] == ("d/a.wav",)

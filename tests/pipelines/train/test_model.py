@@ -20,7 +20,17 @@ from pipelines.train.optimizer import OptimizerSettings, learning_rate, optimize
 from pipelines.train.step import arrays_of, make_train_step, new_state
 
 CONFIG = ModelConfig(vocabulary=256, layers=2, width=32, heads=4, head_dim=8, mlp=64)
-FACTORED = ModelConfig(vocabulary=256, layers=2, width=32, heads=4, head_dim=8, mlp=64, embedding=16, ranges=(0, 100))
+FACTORED = ModelConfig(
+    vocabulary=256,
+    layers=2,
+    width=32,
+    heads=4,
+    head_dim=8,
+    mlp=64,
+    embedding=16,
+    ranges=(0, 100),
+    digits=((100, (3, 2)),),
+)
 
 
 def toy_batch(rows: int = 8, length: int = 48, seed: int = 0) -> SimpleNamespace:
