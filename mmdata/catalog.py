@@ -141,6 +141,13 @@ def read_catalog(paths: Sequence[Path], columns: Sequence[str] | None = None) ->
     return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
 
 
+def stored_catalog(path: Path) -> pa.Table:
+    """One catalog with the columns it was written with, which may be fewer or more than this version's."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path)
+
+
 def write_media_index(path: Path, keys: Sequence[tuple[str, str]]) -> None:
     """Parquet of the (digest, kind) of each record of a media shard, in its order."""
     import pyarrow as pa

@@ -120,7 +120,7 @@ def codecs_of(stages: list[Opened]) -> tuple[CodecSpec, ...]:
         for name, source in stage.sources.items():
             for codec in source.codecs:
                 other, where = found.setdefault(codec.name, (codec, name))
-                if other != codec:
+                if other.fingerprint != codec.fingerprint:
                     raise UserError(
                         f"codec {codec.name} of source {name!r} is not that of {where!r} (fingerprints"
                         f" {codec.fingerprint[:12]} and {other.fingerprint[:12]}): build both with one version"

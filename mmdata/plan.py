@@ -261,8 +261,8 @@ def _report(plan: Plan, made: list[_Made], data: Any) -> dict[str, Any]:
 
 def _example(data: Any, lost: np.ndarray) -> dict[str, Any]:
     sample, start, stop, tokens = (int(v) for v in lost)
-    found = data[sample]
-    return {"id": found.id, "uri": found.uri, "sample": sample, "start": start, "stop": stop, "tokens": tokens}
+    (found,) = data.catalog(["id", "uri"], sample, sample + 1).to_pylist()
+    return {**found, "sample": sample, "start": start, "stop": stop, "tokens": tokens}
 
 
 def _too_long(data: Any, lost: np.ndarray, settings: PlanSettings) -> str:

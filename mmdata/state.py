@@ -59,7 +59,8 @@ def make_state(
 
 def check_same_past(theirs: Any, ours: Mapping[str, Any]) -> None:
     """UserError naming the first difference between a state and what this Loader would have saved at its step."""
-    if not isinstance(theirs, Mapping) or not isinstance(theirs.get("step"), int):
+    step = theirs.get("step") if isinstance(theirs, Mapping) else None
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
         raise UserError(f"this is no state of a Loader: {str(theirs)[:80]}")
     if theirs.get("version") != STATE_VERSION:
         raise UserError(f"the state has version {theirs.get('version')}, this mmdata reads {STATE_VERSION}")

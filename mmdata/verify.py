@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from mmdata.catalog import catalog_digest, read_catalog, record_digest
+from mmdata.catalog import catalog_digest, read_catalog, record_digest, stored_catalog
 from mmdata.commit import sha256_of
 from mmdata.dataset import Source, open_source
-from mmdata.manifest import fingerprint_of, read_json
+from mmdata.manifest import read_json
 from mmdata.sample import Sample
 from mmdata.shards import RecordFiles, ShardInfo, decode_sample
 from tokenizer.codec import CodecSpec
@@ -66,9 +66,8 @@ def _verify_source(
     if fingerprint and source.fingerprint != fingerprint:
         report.problems.append((source.name, f"fingerprint {source.fingerprint}, the dataset lists {fingerprint}"))
     written = read_json(folder)
-    if fingerprint_of(source.manifest.to_json()) != source.fingerprint:
-        changed = [k for k, v in source.manifest.to_json().items() if written.get(k) != v]
-        report.problems.append((source.name, f"the manifest disagrees with itself in {changed or 'unknown keys'}"))
+    if changed := [k for k, v in source.manifest.to_json().items() if written.get(k) != v]:
+        report.problems.append((source.name, f"the manifest disagrees with itself in {changed}"))
     seen: dict[str, str] = {}
     for shard in source.manifest.shards:
         progress(f"{source.name}/{shard.file}")
@@ -101,7 +100,7 @@ def _shard_problems(
     except Exception as error:  # a damaged Parquet file fails in many ways
         yield f"{shard.catalog} cannot be read: {str(error).splitlines()[0]}"
         return
-    if catalog_digest(rows) != shard.catalog_digest:
+    if catalog_digest(stored_catalog(source.folder / shard.catalog)) != shard.catalog_digest:
         yield f"the values of {shard.catalog} are not those the manifest names"
     if rows.num_rows != shard.samples:
         yield f"{shard.catalog} has {rows.num_rows} rows, the manifest says {shard.samples} samples"

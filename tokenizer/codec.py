@@ -13,7 +13,7 @@ Media: text str; image uint8 [H, W, 3]; audio float32 [n] mono in [-1, 1] at `sa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,8 +60,9 @@ class CodecSpec:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> CodecSpec:
-        """The inverse of `to_json`."""
-        return cls(**{**value, "codebooks": tuple(value["codebooks"]), "levels": tuple(value["levels"])})
+        """The inverse of `to_json`. Keys that a later version adds are left out; those of ours may be missing."""
+        known = {f.name: value[f.name] for f in fields(cls) if f.name in value}
+        return cls(**{**known, "codebooks": tuple(value["codebooks"]), "levels": tuple(value.get("levels", ()))})
 
 
 class Codec(Protocol):

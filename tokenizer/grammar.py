@@ -128,9 +128,7 @@ class LayoutSpec:
     digest: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
-        plain = dataclasses.asdict(self)
-        plain.pop("digest")
-        canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        canonical = json.dumps(_stated(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         object.__setattr__(self, "digest", hashlib.sha256(canonical.encode()).hexdigest())
 
     def rule(self, kind: str) -> ItemRule:
@@ -142,6 +140,16 @@ class LayoutSpec:
         from tokenizer.layout import bind  # layout.py needs the types of this file
 
         return bind(self, codecs)
+
+
+def _stated(rule: Any) -> dict[str, Any]:
+    """What a rule says beyond its defaults: a key that a later version adds moves no digest of a layout without it."""
+    said = {}
+    for f in dataclasses.fields(rule):
+        value = getattr(rule, f.name)
+        if f.init and (f.default is dataclasses.MISSING or value != f.default):
+            said[f.name] = _stated(value) if dataclasses.is_dataclass(value) else value
+    return said
 
 
 def load_layout(name_or_path: str) -> LayoutSpec:

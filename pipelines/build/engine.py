@@ -34,6 +34,7 @@ from pipelines.build.settings import (
     limits_of,
     media_words,
     num_workers,
+    own_settings,
     platform_words,
     recipe_settings,
     worker_environment,
@@ -276,7 +277,8 @@ class _Build:
         codecs = tuple(self.specs[name] for name in sorted(used))
         kept = [marker["counts"]["shard"] for marker in source.markers["media"]]
         media = MediaInfo(self.recipe.keep_media if kept else "none", tuple(MediaShard(**m) for m in kept))
-        settings = {**source.settings, **recipe_settings(self.recipe, self.names)}
+        kinds = {kind for shard in shards for kind, counts in shard["counts"].items() if counts.get("items")}
+        settings = {**source.settings, **own_settings(recipe_settings(self.recipe, self.names), kinds - {"soft"})}
         written = source.folders("write") + source.folders("media")
         args = write.FinishArgs(written, shards, codecs, settings, media)
         decides = (shards, [vars(c) for c in codecs], settings, media.to_json())

@@ -45,6 +45,16 @@ def recipe_settings(recipe: Recipe, names: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def own_settings(settings: dict[str, Any], kinds: set[str]) -> dict[str, Any]:
+    """Of `recipe_settings`, those that decide the bytes of a source which holds these kinds: a newer image codec, say,
+    leaves the fingerprint of a source of texts as it was."""
+    media = kinds - {"text"}
+    # Frames are resized as images are.
+    used = {"image": "image" in kinds or "video" in kinds, "video": "video" in kinds, "audio": "audio" in kinds}
+    kept = {k: v for k, v in settings.items() if used.get(k, True) and (media or k != "keep_media")}
+    return {**kept, "codecs": {kind: name for kind, name in settings["codecs"].items() if kind in kinds}}
+
+
 def media_words(media: MediaSettings) -> dict[str, Any]:
     return {**vars(media), "image": media.image.model_dump(), "video": media.video.model_dump(),
             "limits": vars(media.limits)}  # fmt: skip
@@ -55,12 +65,14 @@ def limits_of(recipe: Recipe) -> Limits:
 
 
 def platform_words() -> dict[str, str]:
-    """What XLA's floats depend on: near ties in a codec flip with it, so units of two platforms are never mixed."""
+    """What decoded media and XLA's floats depend on: near ties in a codec flip with it, so units of two platforms are
+    never mixed."""
     flags = ""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
         flags = next((line.partition(":")[2] for line in file if line.startswith(("flags", "Features"))), "")
     return {
-        "jaxlib": metadata.version("jaxlib"),
+        # Pixels and samples come from these, codes from XLA.
+        **{name: metadata.version(name) for name in ("jaxlib", "numpy", "pillow", "av", "soxr")},
         "backend": os.environ.get("JAX_PLATFORMS") or "cpu",
         "cpu": fingerprint_of(sorted(flags.split())),
     }

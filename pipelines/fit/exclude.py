@@ -65,8 +65,9 @@ class Exclusions:
         Looks are taken when `kinds` has "image", sounds when it has "audio"; bytes always.
         """
         sha256: dict[str, str] = {}
-        pictures: dict[str, int] = {}
-        sounds: dict[str, AudioHash] = {}
+        # Lists of pairs: two files of one name in folders of one name are two files.
+        pictures: list[tuple[str, int]] = []
+        sounds: list[tuple[str, AudioHash]] = []
         for path in _files(paths):
             name = path.name if path.parent.name == "" else f"{path.parent.name}/{path.name}"
             sha256.setdefault(digest(path), name)
@@ -75,17 +76,17 @@ class Exclusions:
             elif "image" in kinds and path.suffix.lower() in IMAGES:
                 look = phash(path)
                 if look is not None:
-                    pictures[name] = look
+                    pictures.append((name, look))
             elif "audio" in kinds and path.suffix.lower() in SOUNDS:
                 sound = audio_hash(path, _AUDIO_SHIFTS)
                 if sound is not None:
-                    sounds[name] = sound
+                    sounds.append((name, sound))
         return cls(
             sha256=sha256,
-            phashes=np.array(list(pictures.values()), np.uint64),
-            phash_names=tuple(pictures),
-            sounds=tuple(sounds.values()),
-            sound_names=tuple(sounds),
+            phashes=np.array([look for _, look in pictures], np.uint64),
+            phash_names=tuple(name for name, _ in pictures),
+            sounds=tuple(sound for _, sound in sounds),
+            sound_names=tuple(name for name, _ in sounds),
         )
 
     def matches(self, path: Path) -> str | None:

@@ -89,7 +89,7 @@ def table(params: Params, config: ModelConfig) -> jax.Array:
     for codes that training never saw. A scalar quantiser's code is a number of a few digits (FSQ: five, of 8 to 5
     levels), each with a vector of its own, so that codes which mean nearly the same get nearly the same logit: the
     factorisation of Open-MAGVIT2 (Luo et al. 2024) with one softmax. Measured on the demo's 8,703 training codes of
-    sound: validation loss 10.73 without, below 9.34 with it.
+    sound: validation loss 10.73 without, 8.63 with it.
     """
     of_range = np.searchsorted(config.ranges, np.arange(config.vocabulary), side="right") - 1
     vectors = params["embedding"] + params["ranges"][of_range]

@@ -64,6 +64,10 @@ def sample(
     if path.suffix != SUFFIXES[kind]:
         raise UserError(f"{path} does not end in {SUFFIXES[kind]}: that is what a sample of kind {kind} is written as")
     _codec(_spec(layout, kind))  # a codec that cannot decode it is told before the work, not after
+    if layout.needs_blocks:
+        raise UserError(
+            "the run's layout lets codes see those after them; sampling goes one id at a time: train without"
+        )
     template = make_template(layout, kind, prompt, grid=grid, seconds=seconds, max_tokens=max_tokens)
     _, params = restore_params(folder / CHECKPOINTS)
     ids = fill(params, sized(settings, layout), layout, template, seed=seed, temperature=temperature)
@@ -189,7 +193,7 @@ def _spec(layout: Any, kind: str) -> CodecSpec:
     found = [codec for codec in layout.codecs if codec.kind == kind]
     if not found:
         raise UserError(f"the run's data has no {kind}: it knows {', '.join(c.name for c in layout.codecs)}")
-    return found[-1]
+    return max(found, key=lambda codec: int(codec.name.partition("@")[2] or 0))
 
 
 def _codec(spec: CodecSpec) -> Codec:

@@ -3,15 +3,18 @@
 import itertools
 import math
 import pickle
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenizer.choose import _share
 from tokenizer.codec import CodecSpec
 from tokenizer.item import AUDIO, IMAGE, TEXT, VIDEO, Item, ItemTable
 from tokenizer.layout import PLAIN, Choice, Layout, load_layout, read_layout
@@ -432,3 +435,17 @@ def test_an_unknown_layout_names_the_shipped_ones(tmp_path):
         load_layout(str(tmp_path / "none.toml"))
     (tmp_path / "mine.toml").write_text(SHIPPED, encoding="utf-8")
     assert load_layout(str(tmp_path / "mine.toml")).digest == load_layout("mmdata").digest
+
+
+def test_choices_are_the_numbers_of_the_format_page(root: Path) -> None:
+    text = (root / "docs/format.md").read_text("utf-8")
+    listed = [float(word) for word in re.findall(r"^u = ([\d., ]+)\.$", text, re.MULTILINE)[0].split(", ")]
+    assert [round(_share(0, "00" * 16, epoch, "order", 0), 6) for epoch in range(4)] == listed
+
+
+def test_a_key_at_its_default_does_not_move_a_layouts_digest() -> None:
+    shorter = SHIPPED.replace('plan = "linear"', "")
+    other = SHIPPED.replace("size = 1.0", "size = 0.5")
+    assert SHIPPED not in (shorter, other)
+    assert read_layout(shorter, "here").digest == load_layout("mmdata").digest
+    assert read_layout(other, "here").digest != load_layout("mmdata").digest
