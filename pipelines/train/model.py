@@ -62,7 +62,6 @@ def init(key: jax.Array, config: ModelConfig) -> Params:
     params = {
         "embedding": matrix(config.vocabulary, size, fan_in=size),
         "ranges": jnp.zeros((len(config.ranges), size)),
-        "digits": jnp.zeros((sum(sum(levels) for _, levels in config.digits), size)),
         "bias": jnp.zeros(config.vocabulary),  # of the output: learns how often an id occurs within a few steps
         "norm": jnp.ones(width),
         "layers": {
@@ -77,6 +76,8 @@ def init(key: jax.Array, config: ModelConfig) -> Params:
             "down": matrix(layers, config.mlp, width, fan_in=config.mlp, scale=late),
         },
     }
+    if config.digits:
+        params["digits"] = jnp.zeros((sum(sum(levels) for _, levels in config.digits), size))
     if config.factored:
         params |= {"widen": matrix(size, width, fan_in=size), "narrow": matrix(width, size, fan_in=width)}
     return params

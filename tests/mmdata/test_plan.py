@@ -79,8 +79,9 @@ class ToySplit:
     def item_table(self, start: int, stop: int) -> ItemTable:
         return ItemTable.of(self.documents[start:stop])
 
-    def __getitem__(self, i: int) -> Any:
-        return SimpleNamespace(id=f"id{i}", uri=f"uri{i}")
+    def catalog(self, columns: list[str], start: int, stop: int) -> Any:
+        rows = [{column: f"{column}{i}" for column in columns} for i in range(start, stop)]
+        return SimpleNamespace(to_pylist=lambda: rows)
 
 
 @dataclass
