@@ -1,11 +1,15 @@
 """Shared fixtures: quiet JAX on the CPU, and where the sample corpus lies."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# A shell starts background jobs with SIGINT ignored, and ignoring is inherited: the tests of Ctrl-C need it heard.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 
