@@ -181,7 +181,6 @@ def _pyramid(path: Path, short_sides: Sequence[int], smallest: int) -> list[np.n
     """The picture uint8 at each short side that does not enlarge it (or at its own size); [] when it will not open."""
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = 200_000_000
     try:
         with Image.open(path) as file:
             short = max(short_sides)
