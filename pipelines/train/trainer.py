@@ -21,6 +21,7 @@ from pipelines.train import sharding
 from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.evaluate import evaluate
 from pipelines.train.folder import CHECKPOINTS, SUMMARY, Metrics, open_folder, read_metrics, write_summary
+from pipelines.train.interrupt import Interrupts
 from pipelines.train.optimizer import learning_rate, optimizer
 from pipelines.train.progress import TrainingBar, print_summary
 from pipelines.train.run import Run, load_run, make_loader, sized
@@ -59,6 +60,7 @@ def train_on(
         open_folder(run, out, loader.layout)
     rule = optimizer(settings.optimizer)
     checkpoints = Checkpoints(out / CHECKPOINTS, settings.checkpoint.every, settings.checkpoint.keep)
+    interrupts = Interrupts()
     try:
         done = checkpoints.last or 0
         if done > settings.steps:
@@ -78,8 +80,9 @@ def train_on(
         measure = make_evaluate_step(config, mesh)
         rate = learning_rate(settings.optimizer)
         metrics = Metrics(out, done) if first_process else None
-        with TrainingBar(done, settings.steps, first_process) as bar:
+        with interrupts, TrainingBar(done, settings.steps, first_process) as bar:
             while done < settings.steps:
+                interrupts.check()
                 started = time.monotonic()
                 batch = next(loader)
                 waited = time.monotonic() - started

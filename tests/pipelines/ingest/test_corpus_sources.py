@@ -17,7 +17,9 @@ def test_every_file_of_the_manifest_is_reached(root, corpus):
     used, dropped, ids = set(), set(), set()
     for table in recipe["source"]:
         name, format, path = (table.pop(key) for key in ("name", "format", "path"))
-        folder = path.replace("${MMDATA_CORPUS}", str(corpus))
+        folder, table["manifest"] = (
+            word.replace("${MMDATA_CORPUS}", str(corpus)) for word in (path, table["manifest"])
+        )
         source = open_source(name, format, corpus / folder, table)
         require_inputs(source)
         below = os.path.relpath(folder, corpus)
