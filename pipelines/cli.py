@@ -156,9 +156,10 @@ def show(
 def verify(dataset: Path, quick: bool = False, json: Json = False) -> None:
     """Check every checksum, count and item table of a dataset."""
     from mmdata.verify import verify as run
+    from pipelines.look.tables import print_verified
 
     report = run(dataset, full=not quick)
-    _say(json, report.to_json(), lambda: print(report))
+    _say(json, report.to_json(), lambda: print_verified(report))
     if not report.ok:
         raise typer.Exit(1)
 

@@ -142,6 +142,14 @@ def print_explained(rows: Sequence[Any]) -> None:
     Console().print(table)
 
 
+def print_verified(report: Any) -> None:
+    """What `mmdata verify` found: a line a problem, then what was checked."""
+    for where, what in report.problems:
+        print(f"{where}: {what}")
+    checked = ", ".join(f"{number:,} {name}" for name, number in report.checked.items())
+    print(f"{'no problem' if report.ok else f'{len(report.problems):,} problems'} in {checked}")
+
+
 def print_answer(answer: Any, name: str = "") -> None:
     """Any nested answer as `key value` lines; lists of flat dicts as a table."""
     console = Console()
