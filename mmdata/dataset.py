@@ -21,7 +21,8 @@ from mmdata.manifest import Manifest, fingerprint_of, read_json
 from mmdata.media import MediaStore
 from mmdata.sample import Sample
 from mmdata.shards import SPLITS, RecordFiles, ShardInfo, decode_sample
-from tokenizer.codec import CodecSpec
+from tokenizer.codec import CodecSpec, spec_of
+from tokenizer.codecs import FileCodecs
 from tokenizer.item import GROUP_ROLES, KINDS, ROLES, Item, ItemTable
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ class Source:
         self.folder = folder
         self.manifest = Manifest.from_json(manifest)
         self.fingerprint = fingerprint_of(manifest)
+        self._loaded: dict[str, Any] = {}
         names = [c.name for c in self.codecs]
         self.splits = {split: Split(folder, split, self.manifest.of_split(split), names, self.name) for split in SPLITS}
 
@@ -201,6 +203,25 @@ class Source:
     @property
     def validation(self) -> Split:
         return self.splits["validation"]
+
+    def load_codec(self, name: str) -> Any:
+        """The codec of some of this source's items, ready to use: out of its `codecs/` folder, else a shipped one.
+        UserError where it has none of that name, or is not the one that the source was made with."""
+        spec = next((c for c in self.codecs if c.name == name), None)
+        if spec is None:
+            raise UserError(f"source {self.name} has no codec {name!r}; it has {[c.name for c in self.codecs]}")
+        if name not in self._loaded:
+            files = tuple(kept.found(self.folder) for kept in self.manifest.codec_files)
+            try:
+                codec = FileCodecs(files)(name)
+            except ValueError as error:
+                raise UserError(f"source {self.name} in {self.folder}: {error}") from None
+            if spec_of(codec).fingerprint != spec.fingerprint:
+                raise UserError(
+                    f"the codec {name} is not the one that source {self.name} was made with; use that mmdata"
+                )
+            self._loaded[name] = codec
+        return self._loaded[name]
 
     @cached_property
     def catalog(self) -> pa.Table:

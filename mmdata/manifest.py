@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmdata.codec_files import CODECS, KeptCodec
 from mmdata.commit import TEMPORARY, write_bytes
 from mmdata.errors import RunError, UserError
 from mmdata.media import MediaInfo
@@ -34,6 +35,7 @@ class Manifest:
     shards: tuple[ShardInfo, ...]  # splits in the order of SPLITS, shards in order
     media: MediaInfo
     format_version: int = FORMAT_VERSION
+    codec_files: tuple[KeptCodec, ...] = ()  # of text codecs that are files
 
     def of_split(self, split: str) -> tuple[ShardInfo, ...]:
         """The shards of a split, in order."""
@@ -51,7 +53,9 @@ class Manifest:
         return total
 
     def to_json(self) -> dict[str, Any]:
+        files = {"codec_files": [f.to_json() for f in self.codec_files]} if self.codec_files else {}
         return {
+            **files,
             "format_version": self.format_version,
             "kind": "source",
             "name": self.name,
@@ -71,6 +75,7 @@ class Manifest:
             shards=tuple(ShardInfo.from_json(s) for s in value["shards"]),
             media=MediaInfo.from_json(value["media"]),
             format_version=value["format_version"],
+            codec_files=tuple(KeptCodec(**f) for f in value.get("codec_files", ())),
         )
 
 
@@ -109,6 +114,7 @@ def finish_source(
     codecs: Sequence[CodecSpec],
     settings: dict[str, Any],
     media: MediaInfo | None = None,
+    codec_files: Sequence[KeptCodec] = (),
 ) -> str:
     """Turn the shards in `folder` into a source: check that they are complete, remove what an earlier build left,
     write TFDS's metadata, then the manifest. Returns the fingerprint. `settings` are plain JSON values."""
@@ -119,6 +125,7 @@ def finish_source(
         settings=json.loads(canonical_json(settings)),
         shards=_kept_shards(shards),
         media=media or MediaInfo(),
+        codec_files=tuple(sorted(codec_files, key=lambda f: f.codec)),
     )
     _check_complete(folder, manifest)
     begin_source(folder)
@@ -182,6 +189,11 @@ def _check_complete(folder: Path, manifest: Manifest) -> None:
             for file in (shard.file, shard.catalog):
                 if not (folder / file).is_file():
                     raise RunError(f"{folder / file} is missing: write shard {index} of {split} again")
+    for kept in manifest.codec_files:
+        if kept.codec not in known:
+            raise ValueError(f"{kept.file} is the file of codec {kept.codec!r}, which is not among {sorted(known)}")
+        if not (folder / kept.file).is_file():
+            raise RunError(f"{folder / kept.file} is missing: write it again")
     if not manifest.of_split("train"):
         raise ValueError(f"source {manifest.name} needs a train shard, even one without samples")
 
@@ -190,7 +202,8 @@ def _remove_strangers(folder: Path, manifest: Manifest) -> None:
     """Shards and catalogs of an earlier build with other numbers, and temporary files of killed processes."""
     ours = {s.file for s in manifest.shards} | {s.catalog for s in manifest.shards}
     ours |= {f"media/{file}" for s in manifest.media.shards for file in (s.file, s.index_file)}
-    for pattern in ("*.array_record-*", "catalog/*.parquet", "media/*", f"**/*{TEMPORARY}"):
+    ours |= {kept.file for kept in manifest.codec_files}
+    for pattern in ("*.array_record-*", "catalog/*.parquet", "media/*", f"{CODECS}/*", f"**/*{TEMPORARY}"):
         for path in folder.glob(pattern):
             if path.relative_to(folder).as_posix() not in ours:
                 path.unlink()

@@ -53,16 +53,21 @@ class CodecSpec:
     rate: float = 0.0  # code frames a second of an audio codec
     # Of a scalar quantiser: a code is a number of these digits, the first the least significant; () where it is not
     levels: tuple[int, ...] = ()
+    # Of a text codec: (name, code) of its own special tokens, which `encode` never yields; a layout may use their codes
+    specials: tuple[tuple[str, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "codebooks": list(self.codebooks), "levels": list(self.levels)}
+        """Plain JSON values; without `specials` where there are none, as manifests had no such key at first."""
+        value = {**asdict(self), "codebooks": list(self.codebooks), "levels": list(self.levels)}
+        specials = [list(pair) for pair in value.pop("specials")]
+        return {**value, "specials": specials} if specials else value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> CodecSpec:
         """The inverse of `to_json`. Keys that a later version adds are left out; those of ours may be missing."""
         known = {f.name: value[f.name] for f in fields(cls) if f.name in value}
-        return cls(**{**known, "codebooks": tuple(value["codebooks"]), "levels": tuple(value.get("levels", ()))})
+        known |= {"codebooks": tuple(value["codebooks"]), "levels": tuple(value.get("levels", ()))}
+        return cls(**{**known, "specials": tuple((name, code) for name, code in value.get("specials", ()))})
 
 
 class Codec(Protocol):
@@ -87,7 +92,7 @@ class Codec(Protocol):
 
 
 def spec_of(codec: Codec) -> CodecSpec:
-    """The part of a codec that is written down: `name@revision`, kind, codebooks, fingerprint, exact, rate, levels."""
+    """The part of a codec that is written down; its name as `name@revision`."""
     return CodecSpec(
         name=f"{codec.name}@{codec.revision}",
         kind=codec.kind,
@@ -96,4 +101,5 @@ def spec_of(codec: Codec) -> CodecSpec:
         exact=codec.exact,
         rate=float(getattr(codec, "rate", 0.0)),
         levels=tuple(getattr(codec, "levels", ())),
+        specials=tuple(getattr(codec, "specials", ())),
     )

@@ -1,14 +1,21 @@
-"""The shipped codecs by name: one plain dict, loaded when asked for and then kept.
+"""The shipped codecs by name: one plain dict, loaded when asked for and then kept. And text codecs that are files.
 
 A name without a revision means the newest; revisions are never replaced, so "image-fsq16@1" stays loadable.
 A codec of your own needs no entry here: it is an object with the methods of `tokenizer.codec.Codec`.
+Other people's vocabularies are files, `tokenizer.json` or SentencePiece `.model`; their names come from the file's name
+and bytes, never from where it lies: a dataset keeps a copy under that name, which is the same codec.
 """
 
 from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from tokenizer.codec import Codec
 
@@ -58,3 +65,76 @@ def load_codec(name: str) -> Codec:
 @functools.cache
 def _loaded(name: str) -> Codec:
     return CODECS[name]()
+
+
+_NAMED = re.compile(r"(.+-([0-9a-f]{8}))@(\d+)")  # what a dataset's copy of a codec's file is called, without suffix
+
+
+@dataclass(frozen=True)
+class CodecFile:
+    """A text codec that is a file."""
+
+    codec: str  # its name, with revision: "llama-1f0e2d3c@1"
+    path: Path
+    sha256: str  # hex
+
+    @classmethod
+    def of(cls, path: Path) -> CodecFile:
+        """The codec in a file: `llama.model` is "llama-" + the first 8 hex digits of its sha256 + "@1". The copy of a
+        codec's file which bears its name keeps that name. ValueError where there is no such file."""
+        data = _read(path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        named = _NAMED.fullmatch(path.stem)
+        if named and named[2] == sha256[:8]:
+            return cls(path.stem, path, sha256)
+        stem = re.sub(r"[^a-z0-9.-]+", "-", path.stem.lower()).strip("-.") or "text"
+        return cls(f"{stem}-{sha256[:8]}@1", path, sha256)
+
+    def load(self) -> Codec:
+        """The codec, kept once it is loaded; ValueError where the file has changed or is no vocabulary."""
+        return _loaded_file(self)
+
+
+@dataclass(frozen=True)
+class FileCodecs:
+    """`load_codec`, or another function like it, which knows some files too; picklable if that function is."""
+
+    files: tuple[CodecFile, ...]
+    otherwise: Callable[[str], Any] = load_codec
+
+    def __call__(self, name: str) -> Any:
+        return next((file.load() for file in self.files if file.codec == name), None) or self.otherwise(name)
+
+
+def is_codec_file(name: str) -> bool:
+    """Whether a codec is named by the path of its file: one that ends in `.json` or `.model`."""
+    return name.endswith((".json", ".model"))
+
+
+def load_text_codec(path: str | Path) -> Codec:
+    """The text codec of a `tokenizer.json` or a SentencePiece `.model`; ValueError says what is wrong with it."""
+    return CodecFile.of(Path(path)).load()
+
+
+@functools.cache
+def _loaded_file(file: CodecFile) -> Codec:
+    data = _read(file.path)
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise ValueError(f"{file.path} has changed: it is no longer the codec {file.codec}; put it back")
+    name, _, revision = file.codec.partition("@")
+    if file.path.suffix == ".json":
+        from tokenizer.text_hf import TextHf
+
+        return TextHf.of(name, int(revision), data)
+    from tokenizer.text import TextSpm
+
+    return TextSpm.of(name, int(revision), data)
+
+
+def _read(path: Path) -> bytes:
+    if not is_codec_file(path.name):
+        raise ValueError(f"{path} is no text codec: give a tokenizer.json or a SentencePiece .model")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read the text codec {path}: {error.strerror}; check the path") from None

@@ -1,9 +1,12 @@
-"""Text codecs: SentencePiece models as exact codecs of any Unicode string.
+"""Text codecs: SentencePiece models.
 
-`decode(encode(text)) == text` for every string without lone surrogates, whatever the model: what the model would
-lose goes in as UTF-8 bytes. SentencePiece writes a space as U+2581, so that character and NUL (where its C strings
-end) are always spelled in bytes, and `decode` joins the bytes of pieces itself instead of asking SentencePiece, which
-strips and replaces. Control words (`<s>`, `<0x41>`) in a text stay text: they are never matched.
+One that has byte pieces and normalises nothing, as those trained here, is exact: `decode(encode(text)) == text` for
+every string without lone surrogates. What the model would lose goes in as UTF-8 bytes: SentencePiece writes a space as
+U+2581, so that character and NUL (where its C strings end) are always spelled in bytes, and `decode` joins the bytes of
+pieces itself instead of asking SentencePiece, which strips and replaces.
+Other people's models keep their own ways (a space put in front, NFKC, unknown characters), so that their codes are what
+their networks know; such a codec is not exact, and an item keeps the text where it is lost.
+Control words (`<s>`, `<0x41>`) in a text stay text: they are never matched, user-defined ones (`<image>`) neither.
 """
 
 from __future__ import annotations
@@ -12,14 +15,16 @@ import functools
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from tokenizer.codec import Codes, Shape
+from tokenizer.spm_proto import piece_ends, without_symbols
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -27,7 +32,6 @@ WEIGHTS = Path(__file__).parent / "weights"
 _CODE_VERSION = 1
 _SPACE = "\u2581"
 _SPELLED = re.compile(f"[{_SPACE}\0]+")
-_MALFORMED = "\ufffd"
 # A sentence ends after these marks (with closing quotes or brackets), before white space or the next character where
 # the script writes none, and after a line break.
 _SENTENCE_END = re.compile(
@@ -37,9 +41,22 @@ _SENTENCE_END = re.compile(
 )
 
 
+# What a model must leave as it is to be exact: no space in front, runs of white space, compatibility forms.
+_PROBES = ("a", "  a  b ", "ﬁ Å e\u0301 ½\u00a0\uff21\u200b\u3000x\ty\n")
+
+
+class TextCodec(Protocol):
+    """What `sentence_ends` asks of a text codec."""
+
+    @property
+    def exact(self) -> bool: ...
+    def token_ends(self, codes: np.ndarray) -> np.ndarray: ...
+    def text_ends(self, text: str) -> np.ndarray: ...
+
+
 @dataclass(frozen=True, eq=False)
 class TextSpm:
-    """A SentencePiece model with byte fallback.
+    """A SentencePiece model.
 
     >>> codec = load_codec("text-spm16k")
     >>> codec.decode(codec.encode("naïve \\u4f60\\u597d \\U0001f642"))
@@ -63,17 +80,23 @@ class TextSpm:
 
     @classmethod
     def of(cls, name: str, revision: int, model: bytes) -> TextSpm:
-        """A codec of any SentencePiece model that has byte pieces and keeps white space (`identity` normalisation)."""
+        """A codec of any SentencePiece model; ValueError where the bytes are none."""
         settings = json.dumps({"revision": revision, "code": _CODE_VERSION}, sort_keys=True).encode()
-        codec = cls(name, revision, hashlib.sha256(settings + model).hexdigest(), model)
-        missing = [b for b, code in enumerate(codec._tables[1]) if code < 0]
-        if missing:
-            raise ValueError(f"the model {name!r} has no byte piece <0x{missing[0]:02X}>: train it with byte_fallback")
-        return codec
+        try:
+            exact = _is_exact(_tables(model), _processor(model))
+        except (ValueError, RuntimeError) as error:
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"the model {name!r} is no SentencePiece model ({why})") from None
+        return cls(name, revision, hashlib.sha256(settings + model).hexdigest(), model, exact=exact)
 
     @property
     def codebooks(self) -> tuple[int, ...]:
-        return (len(self._tables[0]),)
+        return (len(self._tables.pieces),)
+
+    @property
+    def specials(self) -> tuple[tuple[str, int], ...]:
+        """(name, code) of the control pieces, and of user-defined symbols that look like some."""
+        return self._tables.specials
 
     def shape(self, size: str) -> Shape:
         """Of a text: the only medium whose number of codes is known by encoding alone."""
@@ -89,39 +112,51 @@ class TextSpm:
         return [self.encode(text) for text in media]
 
     def decode(self, codes: Codes) -> str:
-        """codes int32 [T, 1] -> str; bytes that are no UTF-8 (a model's own samples) come out as U+FFFD."""
-        return self._bytes(codes.codes[:, 0].tolist()).decode("utf-8", "replace")
+        """codes int32 [T, 1] -> str; control pieces and unknown characters are nothing, bytes that are no UTF-8 (a
+        model's own samples) come out as U+FFFD."""
+        ids = codes.codes[:, 0].tolist()
+        if self.exact:
+            return self._bytes(ids).decode("utf-8", "replace")
+        hidden = self._tables.hidden
+        return self._processor.decode([i for i in ids if i not in hidden])
 
     def token_bytes(self, code: int) -> bytes:
         """The UTF-8 bytes one code stands for; those of control pieces are empty."""
-        return self._tables[0][code]
+        return self._tables.pieces[code]
 
     def token_ends(self, codes: np.ndarray) -> np.ndarray:
-        """int64 [T]: bytes of the text up to the end of each token."""
-        table = self._tables[0]
+        """int64 [T]: bytes of the text that the codes spell up to the end of each token."""
+        table = self._tables.pieces
         return np.cumsum([len(table[c]) for c in codes[:, 0].tolist()], dtype=np.int64)
 
+    def text_ends(self, text: str) -> np.ndarray:
+        """int64 [T]: bytes of `text`, as it is written, up to the end of each token that `encode` makes of it."""
+        if self.exact:
+            return self.token_ends(self.encode(text).codes)
+        utf8(text)
+        return np.array(piece_ends(self._processor.encode(text, out_type="serialized_proto")), np.int64)
+
     def _encode(self, text: str) -> list[int]:
-        try:
-            data = text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"a lone surrogate at character {error.start} of a text: it has no UTF-8 form") from None
+        data = utf8(text)
+        if not self.exact:
+            return self._pieces(text)
+        of_byte = self._tables.of_byte
         ids: list[int] = []
         start = 0
         for spelled in _SPELLED.finditer(text):
             ids += self._pieces(text[start : spelled.start()])
-            ids += [self._tables[1][b] for b in spelled[0].encode()]
+            ids += [of_byte[b] for b in spelled[0].encode()]
             start = spelled.end()
         ids += self._pieces(text[start:])
         if self._bytes(ids) != data:  # a model that normalises: exactness comes before length
-            return [self._tables[1][b] for b in data]
+            return [of_byte[b] for b in data]
         return ids
 
     def _pieces(self, text: str) -> list[int]:
         return self._processor.encode(text) if text else []
 
     def _bytes(self, ids: list[int]) -> bytes:
-        table = self._tables[0]
+        table = self._tables.pieces
         return b"".join([table[i] for i in ids])
 
     @property
@@ -129,21 +164,42 @@ class TextSpm:
         return _processor(self.model)
 
     @property
-    def _tables(self) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
+    def _tables(self) -> _Tables:
         return _tables(self.model)
 
 
-def sentence_ends(codec: TextSpm, text: str, codes: np.ndarray) -> np.ndarray:
+def utf8(text: str) -> bytes:
+    """The text's UTF-8; ValueError names the place of a lone surrogate."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a lone surrogate at character {error.start} of a text: it has no UTF-8 form") from None
+
+
+def is_control_name(name: str) -> bool:
+    """Whether a token's name looks like a control: a word between marks, `<image>`, `[INST]`, `<|im_start|>`.
+
+    >>> [is_control_name(name) for name in ("</s>", "<｜User｜>", "(", "  ", "C++")]
+    [True, True, False, False, False]
+    """
+    word = name.strip(_SPACE + " \t\n")
+    marks = word[:1] + word[-1:]
+    return len(word) > 2 and all(unicodedata.category(c)[0] in "PS" for c in marks) and any(map(str.isalnum, word))
+
+
+def sentence_ends(codec: TextCodec, text: str, codes: np.ndarray) -> np.ndarray:
     """int32 [n]: token offsets at which a sentence of the text has just ended, without 0 and T.
 
     Ends that fall inside a token move to that token's end: a cut there keeps every token whole.
     """
     characters = [match.end() for match in _SENTENCE_END.finditer(text)]
-    if not characters:
+    if not characters or not len(codes):
         return np.zeros(0, np.int32)
     sizes = np.array([len(part.encode()) for part in _parts(text, characters)], np.int64)
-    offsets = np.searchsorted(codec.token_ends(codes), np.cumsum(sizes), "left") + 1
-    offsets = np.unique(offsets)
+    ends = codec.token_ends(codes) if codec.exact else np.maximum.accumulate(codec.text_ends(text))
+    inside = np.minimum(np.searchsorted(ends, np.cumsum(sizes), "left"), len(ends) - 1)
+    # Tokens that end at one place are parts of one character.
+    offsets = np.unique(np.searchsorted(ends, ends[inside], "right"))
     return offsets[offsets < len(codes)].astype(np.int32)
 
 
@@ -151,19 +207,37 @@ def _parts(text: str, ends: list[int]) -> list[str]:
     return [text[start:stop] for start, stop in zip([0, *ends[:-1]], ends)]
 
 
+@dataclass(frozen=True)
+class _Tables:
+    """Of a model, by id: what it spells; by byte: its piece; and its control pieces."""
+
+    pieces: tuple[bytes, ...]  # UTF-8; empty: control, unknown
+    of_byte: tuple[int, ...]  # -1: none
+    hidden: frozenset[int]  # control, unknown
+    specials: tuple[tuple[str, int], ...]
+
+
 @functools.cache
-def _processor(model: bytes) -> Any:
+def _loaded(model: bytes) -> tuple[Any, tuple[tuple[str, int], ...]]:
+    """(the processor, with the names of controls never matched; these)."""
     import sentencepiece
 
-    return sentencepiece.SentencePieceProcessor(model_proto=model)
+    if not model:  # which the processor takes for "not yet"
+        raise ValueError("it is empty")
+    plain, controls = without_symbols(model, is_control_name)
+    return sentencepiece.SentencePieceProcessor(model_proto=plain), tuple(controls)
+
+
+def _processor(model: bytes) -> Any:
+    return _loaded(model)[0]
 
 
 @functools.cache
-def _tables(model: bytes) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
-    """(bytes of each piece, piece of each byte or -1)."""
-    processor = _processor(model)
+def _tables(model: bytes) -> _Tables:
+    processor, specials = _loaded(model)
     table: list[bytes] = []
     of_byte = [-1] * 256
+    hidden = []
     for i in range(processor.get_piece_size()):
         piece = processor.id_to_piece(i)
         if processor.is_byte(i):
@@ -171,7 +245,15 @@ def _tables(model: bytes) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
             of_byte[value] = i
             table.append(bytes([value]))
         elif processor.is_control(i) or processor.is_unknown(i):
+            hidden.append(i)
             table.append(b"")
         else:
             table.append(piece.replace(_SPACE, " ").encode())
-    return tuple(table), tuple(of_byte)
+    return _Tables(tuple(table), tuple(of_byte), frozenset(hidden), specials)
+
+
+def _is_exact(tables: _Tables, processor: Any) -> bool:
+    """Whether every byte has a piece, and the model leaves what it is given as it is."""
+    if min(tables.of_byte) < 0:
+        return False
+    return all(b"".join(tables.pieces[i] for i in processor.encode(p)) == p.encode() for p in _PROBES)

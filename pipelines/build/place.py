@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mmdata.errors import UserError
+from mmdata.errors import RunError, UserError
 from pipelines.build.units import lock, sweep, write_json
 
 WORK = ".work"
@@ -45,6 +48,19 @@ def release(held: IO[str] | None) -> None:
     """Let other builds have the folder."""
     if held is not None:
         held.close()
+
+
+@contextlib.contextmanager
+def resumable(out: Path) -> Iterator[None]:
+    """Ctrl-C and a full disk as one line: the same command goes on from what is done."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise RunError("interrupted; the same command again goes on from here") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise RunError(f"no space left to write {out}; free some, then run the same command again") from None
+        raise
 
 
 def _compare(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmdata.manifest import MANIFEST, fingerprint_of, finish_source, read_json
+from mmdata.codec_files import keep_codec
+from mmdata.manifest import MANIFEST, fingerprint_of, finish_source, read_json, write_dataset_manifest
 from mmdata.media import Media, MediaInfo, write_media_shard
 from mmdata.sample import Sample
 from mmdata.shards import ShardInfo, decode_sample, write_shard
@@ -23,6 +24,7 @@ from pipelines.build.shuffle import MEDIA_PLACES, PLACES
 from pipelines.build.units import Counts, Unit, read_lines, sync
 from pipelines.build.worker import Call
 from tokenizer.codec import CodecSpec
+from tokenizer.codecs import CodecFile
 
 _MAX_OPEN = 200
 
@@ -52,6 +54,7 @@ class FinishArgs:
     codecs: tuple[CodecSpec, ...]
     settings: dict[str, Any]
     media: MediaInfo
+    codec_files: tuple[CodecFile, ...] = ()
 
 
 def write(call: Call, unit: Unit, folder: Path) -> Counts:
@@ -101,7 +104,8 @@ def finish(call: Call, unit: Unit, folder: Path) -> Counts:
         call.at(str(path))
         link_tree(path, folder)
     shards = [ShardInfo.from_json(shard) for shard in args.shards]
-    finish_source(folder, unit.source, shards, args.codecs, args.settings, args.media)
+    kept = [keep_codec(folder, file) for file in args.codec_files]
+    finish_source(folder, unit.source, shards, args.codecs, args.settings, args.media, kept)
     return {"bytes": sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())}
 
 
@@ -126,13 +130,27 @@ def link_tree(source: Path, place: Path) -> None:
         target = place / path.relative_to(source)
         if path.is_dir():
             target.mkdir(parents=True, exist_ok=True)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(path, target)
-        except OSError:
-            shutil.copy2(path, target)
-            sync(target)
+        else:
+            link_file(path, target)
+
+
+def link_file(path: Path, target: Path) -> None:
+    """The file under another name too: a hard link where the disk has them, else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copy2(path, target)
+        sync(target)
+
+
+def publish_dataset(finished: Mapping[str, Path], out: Path, work: Path) -> None:
+    """Put finished sources in place, in the dataset's order, then the dataset's manifest."""
+    for name, folder in finished.items():
+        if not is_published(folder, out / name):
+            (out / MANIFEST).unlink(missing_ok=True)
+            publish(folder, out / name, work)
+    write_dataset_manifest(out, list(finished))
 
 
 def is_published(finished: Path, place: Path) -> bool:
