@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint types format docs bench clean
+.PHONY: help demo test extras test-all check lint types format docs bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +17,12 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,eval]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,eval,hf]'
+	@touch $@
+
+# torch and transformers too: what other people's models do is compared with them
+$(VENV)/.installed-all: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,eval,hf,parity]'
 	@touch $@
 
 demo: $(VENV)/.installed  ## build shards from examples/media, train the tiny model, sample, write a page
@@ -26,7 +31,9 @@ demo: $(VENV)/.installed  ## build shards from examples/media, train the tiny mo
 test: $(VENV)/.installed-test  ## the tests (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -m 'not slow'
 
-test-all: $(VENV)/.installed-test  ## the slow tests too
+extras: $(VENV)/.installed-all  ## install what all tests need
+
+test-all: $(VENV)/.installed-all  ## the slow tests too, and those against torch and transformers
 	$(BIN)/python -m pytest
 
 check: lint types test  ## ruff, mypy, tests
@@ -43,8 +50,9 @@ format: $(VENV)/.installed-test  ## let ruff format the code
 docs: $(VENV)/.installed  ## write docs/files.md anew, from the models that check the files
 	$(BIN)/python -m pipelines.look.reference docs/files.md
 
-bench: $(VENV)/.installed  ## the loader's speed on the demo data
+bench: $(VENV)/.installed  ## the loader's speed on the demo data, and that of the layouts
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/layouts.py
 
 clean:  ## remove what make wrote
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -51,7 +51,7 @@ class Packable:
         part = take(self.table, samples)
         pieces = np.stack([starts, stops], axis=1).astype(np.int32)
         lengths = np.asarray(self.layout.lengths(part, pieces)).astype(np.int64)
-        costs, _ = costs_of(part, np.arange(len(samples)), starts, stops, self.rates)
+        costs, _ = costs_of(self.layout, part, np.arange(len(samples)), starts, stops, self.rates)
         return lengths, (lengths <= self.capacity) & (costs <= self.limits).all(axis=1)
 
 
@@ -61,7 +61,7 @@ def pieces_of_window(window: Packable) -> tuple[Pieces, Pieces]:
     samples = np.arange(len(table))
     total = places_of(table)
     lengths = np.asarray(window.layout.lengths(table)).astype(np.int64)
-    costs, _ = costs_of(table, samples, np.zeros_like(total), total, window.rates)
+    costs, _ = costs_of(window.layout, table, samples, np.zeros_like(total), total, window.rates)
     long = (lengths > window.capacity) | (costs > window.limits).any(axis=1)
     whole = np.flatnonzero(~long & (lengths > 0))
     cut: list[tuple[np.ndarray, ...]] = []
@@ -116,18 +116,16 @@ def _cut(window: Packable, long: np.ndarray) -> tuple[list[tuple[np.ndarray, ...
 
 
 def costs_of(
-    table: ItemTable, samples: np.ndarray, starts: np.ndarray, stops: np.ndarray, rates: Mapping[str, float]
+    layout: Any,
+    table: ItemTable,
+    samples: np.ndarray,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    rates: Mapping[str, float],
 ) -> tuple[np.ndarray, dict[str, int]]:
     """(int64 [m, 3]: images, video frames and milliseconds of sound of each piece; codes of all pieces by kind)."""
-    offsets = np.asarray(table.offsets, np.int64)
-    counts = (offsets[1:] - offsets[:-1])[samples]
-    item = ranges(offsets[samples], counts)  # one entry an item of a piece
-    piece = np.repeat(np.arange(len(samples)), counts)
     units = table.num_units().astype(np.int64)
-    sums = _sums(units)
-    begin = (sums[:-1] - np.repeat(sums[offsets[:-1]], np.diff(offsets)))[item]  # first place of the item
-    overlap = np.minimum(begin + units[item], np.asarray(stops)[piece]) - np.maximum(begin, np.asarray(starts)[piece])
-    overlap = np.maximum(overlap, 0)
+    piece, item, overlap = layout.units(table, samples, starts, stops)
     kind = table.kind[item]
     each = np.stack(
         [

@@ -213,7 +213,7 @@ def _pack_window(table: Any, first: int, layout: Any, settings: PlanSettings, ra
     limits = _limits(settings)
     window = Packable(table, layout, settings.capacity, limits, rates)
     pieces, left_out = pieces_of_window(window)
-    costs, codes = costs_of(table, pieces.sample, pieces.start, pieces.stop, rates)
+    costs, codes = costs_of(layout, table, pieces.sample, pieces.start, pieces.stop, rates)
     row = pack(pieces.length, settings.capacity, costs, limits)
     order = np.argsort(row, kind="stable")  # pieces are in the order of samples and places; so are a row's entries
     entries = np.stack([pieces.sample + first, pieces.start, pieces.stop, pieces.length], axis=1).astype(np.int64)

@@ -18,6 +18,7 @@ from mmdata.state import Quarantined
 from tokenizer.item import Item
 from tokenizer.layout import Layout
 from tokenizer.row import Row
+from tokenizer.soft import MEL_RATE_HZ
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Renderer:
         batch = empty_batch(
             len(rows),
             self.seq_len,
+            num_codebooks=self.layout.num_streams,
             num_positions=self.layout.num_positions,
             blocks=self.layout.needs_blocks,
             soft=_soft_arrays(self.layout, self.seq_len),
@@ -97,7 +99,7 @@ class Renderer:
         piece = (entry.start, entry.stop)
         choice = self.layout.choose(sample.items, self.seed, sample.id, entry.epoch)
         source = feeds[entry.feed].source
-        row = self.layout.render(sample.items, choice, piece, lambda item: _kept_medium(source, item))
+        row = self.layout.render(sample.items, choice, piece, lambda item: _kept_medium(source, item, self.layout))
         if len(row.tokens) > entry.length:
             raise RunError(
                 f"document {sample.id} ({sample.uri}) has {len(row.tokens)} tokens where its catalog says"
@@ -145,24 +147,23 @@ class Renderer:
 
 def _soft_arrays(layout: Layout, seq_len: int) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Shape [seq_len, ...] and dtype of each soft array of a row: a token refers to one vector at most."""
-    soft = layout.spec.soft
-    arrays: dict[str, tuple[tuple[int, ...], Any]] = {}
-    if soft.patch:
-        arrays["image"] = ((seq_len, soft.patch, soft.patch, 3), np.uint8)
-    if soft.samples:
-        arrays["audio"] = ((seq_len, soft.samples), np.int16)
-    return arrays
+    return {kind: ((seq_len, *shape), dtype) for kind, (shape, dtype) in layout.soft_shapes.items()}
 
 
-def _kept_medium(source: Source, item: Item) -> np.ndarray:
+def _kept_medium(source: Source, item: Item, layout: Layout) -> np.ndarray:
     """The array which a soft item refers to."""
     try:
-        data = source.media.get(item.digest, item.kind).data
+        medium = source.media.get(item.digest, item.kind)
     except KeyError as error:
         raise UserError(f"source {source.name!r}: {error.args[0]}; build it with keep_media = 'resized'") from None
-    if not isinstance(data, np.ndarray):
+    if not isinstance(medium.data, np.ndarray):
         raise UserError(f"source {source.name!r} keeps original bytes, a soft item needs keep_media = 'resized'")
-    return data
+    if item.kind == "audio" and layout.spec.soft.audio.frames and medium.sample_rate_hz != MEL_RATE_HZ:
+        raise UserError(
+            f"source {source.name!r} keeps sound at {medium.sample_rate_hz} Hz, and layout {layout.spec.name} takes mel"
+            f" frames of {MEL_RATE_HZ} Hz; build it with sample_rate_hz = {MEL_RATE_HZ} in [audio]"
+        )
+    return medium.data
 
 
 def _find(feeds: Sequence[Feed], split: str, entry: Quarantined) -> tuple[int, int] | None:

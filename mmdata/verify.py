@@ -16,6 +16,7 @@ from mmdata.catalog import catalog_digest, read_catalog, record_digest, stored_c
 from mmdata.commit import sha256_of
 from mmdata.dataset import Source, open_source
 from mmdata.manifest import read_json
+from mmdata.media import Media
 from mmdata.sample import Sample
 from mmdata.shards import RecordFiles, ShardInfo, decode_sample
 from tokenizer.codec import CodecSpec
@@ -23,6 +24,8 @@ from tokenizer.item import Item
 
 _BATCH = 512  # records a read
 _MOST = 20  # problems listed of one shard: the rest of a damaged shard says nothing new
+
+Soft = dict[tuple[str, str], dict[tuple[int, int, int], str]]  # (digest, kind) -> grid -> a document that says so
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,14 @@ def _verify_source(
     if changed := [k for k, v in source.manifest.to_json().items() if written.get(k) != v]:
         report.problems.append((source.name, f"the manifest disagrees with itself in {changed}"))
     seen: dict[str, str] = {}
+    soft: Soft = {}
     for shard in source.manifest.shards:
         progress(f"{source.name}/{shard.file}")
-        _list(report, f"{source.name}/{shard.file}", list(_shard_problems(source, shard, report, full, seen)))
-    _list(report, f"{source.name}/media", list(_media_problems(source, report, full, progress)))
+        _list(report, f"{source.name}/{shard.file}", list(_shard_problems(source, shard, report, full, seen, soft)))
+    for kept in source.manifest.codec_files:
+        progress(f"{source.name}/{kept.file}")
+        _list(report, f"{source.name}/{kept.file}", [problem] if (problem := kept.problem(folder)) else [])
+    _list(report, f"{source.name}/media", list(_media_problems(source, report, full, progress, soft)))
 
 
 def _list(report: Report, where: str, problems: list[str]) -> None:
@@ -82,7 +89,7 @@ def _list(report: Report, where: str, problems: list[str]) -> None:
 
 
 def _shard_problems(
-    source: Source, shard: ShardInfo, report: Report, full: bool, seen: dict[str, str]
+    source: Source, shard: ShardInfo, report: Report, full: bool, seen: dict[str, str], soft: Soft
 ) -> Iterator[str]:
     path = source.folder / shard.file
     report.checked["shards"] += 1
@@ -109,11 +116,11 @@ def _shard_problems(
         if set(rows.column(name).to_pylist()) - {n}:
             yield f"{shard.catalog} has rows of another {name} than {n!r}"
     if full:
-        yield from _record_problems(source, shard, rows, report, seen)
+        yield from _record_problems(source, shard, rows, report, seen, soft)
 
 
 def _record_problems(
-    source: Source, shard: ShardInfo, rows: Any, report: Report, seen: dict[str, str]
+    source: Source, shard: ShardInfo, rows: Any, report: Report, seen: dict[str, str], soft: Soft
 ) -> Iterator[str]:
     files = RecordFiles([source.folder / shard.file])
     specs = {codec.name: codec for codec in source.codecs}
@@ -154,15 +161,18 @@ def _record_problems(
                 report.checked["items"] += 1
                 report.checked["codes"] += 0 if item.codes is None else item.codes.size
                 _count(counts, item)
+                if item.is_soft:
+                    soft.setdefault((item.digest, item.kind), {}).setdefault(item.grid, sample.id)
     if counts != shard.counts:
         wrong = [kind for kind in counts if counts[kind] != shard.counts[kind]]
         for kind in wrong:
             yield f"the manifest counts {shard.counts[kind]} of {kind}, found {counts[kind]}"
 
 
-def _kept(source: Source) -> set[str]:
+def _kept(source: Source) -> set[tuple[str, str]]:
+    """(digest, kind) of the media that are kept."""
     try:
-        return {digest for digest, _ in source.media}
+        return set(source.media)
     except Exception:  # a damaged index is a problem of the media, named there
         return set()
 
@@ -182,13 +192,17 @@ def _read(files: RecordFiles, start: int, stop: int) -> list[bytes | str]:
     return records
 
 
-def _sample_problems(sample: Sample, specs: dict[str, CodecSpec], kept: set[str]) -> Iterator[str]:
+def _sample_problems(sample: Sample, specs: dict[str, CodecSpec], kept: set[tuple[str, str]]) -> Iterator[str]:
     """What codecs, shapes and the digests of kept media say of a sample's items."""
     for number, item in enumerate(sample.items):
         t, h, w = item.grid
+        if item.kind == "video" and len(item.times) not in (0, t):
+            yield f"item {number} has {len(item.times)} times for {t} frames"
+        if item.start_s > item.end_s:
+            yield f"item {number} ends at {item.end_s} s before it starts at {item.start_s} s"
         if item.codes is None:
-            if item.digest not in kept:
-                yield f"item {number} is soft and its medium {item.digest or 'without digest'} is not kept"
+            if (item.digest, item.kind) not in kept:
+                yield f"item {number} is soft and its {item.kind} {item.digest or 'without digest'} is not kept"
             continue
         spec = specs.get(item.codec)
         if spec is None:
@@ -201,10 +215,6 @@ def _sample_problems(sample: Sample, specs: dict[str, CodecSpec], kept: set[str]
             yield f"item {number} has codes up to {item.codes.max()}, {spec.name} has codebooks of {spec.codebooks}"
         if item.kind in ("image", "video") and t * h * w != T:
             yield f"item {number} has {T} code frames in a grid of {t} x {h} x {w}"
-        if item.kind == "video" and len(item.times) not in (0, t):
-            yield f"item {number} has {len(item.times)} times for {t} frames"
-        if item.start_s > item.end_s:
-            yield f"item {number} ends at {item.end_s} s before it starts at {item.start_s} s"
         ends = item.sentence_ends
         if len(ends) and (ends[0] < 0 or ends[-1] > T or (np.diff(ends) < 0).any()):
             yield f"item {number} has sentence ends outside its {T} tokens, or in disorder"
@@ -236,7 +246,9 @@ def _count(counts: dict[str, dict[str, int]], item: Item) -> None:
         counts["soft"]["items"] += 1
 
 
-def _media_problems(source: Source, report: Report, full: bool, progress: Callable[[str], None]) -> Iterator[str]:
+def _media_problems(
+    source: Source, report: Report, full: bool, progress: Callable[[str], None], soft: Soft
+) -> Iterator[str]:
     for shard in source.manifest.media.shards:
         path = source.folder / "media" / shard.file
         progress(f"{source.name}/media/{shard.file}")
@@ -256,5 +268,16 @@ def _media_problems(source: Source, report: Report, full: bool, progress: Callab
                 yield f"the index names {kind} {digest}, its record is {medium.kind} {medium.digest}"
             if medium.form != source.media.form:
                 yield f"{kind} {digest} is {medium.form}, the source keeps {source.media.form}"
+            for grid, document in soft.get((digest, kind), {}).items():
+                if (found := _soft_grid(medium)) not in (None, grid):
+                    yield f"{kind} {digest} is kept as {found}, document {document} says {grid}"
     except Exception as error:  # a damaged Parquet file fails in many ways
         yield f"media cannot be read: {str(error).splitlines()[0]}"
+
+
+def _soft_grid(medium: Media) -> tuple[int, ...] | None:
+    """The grid of a soft item that refers to a medium; None where only its bytes are kept."""
+    if not isinstance(medium.data, np.ndarray):
+        return None
+    shape = medium.data.shape
+    return {"audio": (*shape, 0, 0), "image": (1, *shape[:2])}.get(medium.kind, shape[:3])

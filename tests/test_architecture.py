@@ -30,6 +30,7 @@ HOMES = {
     "array_record": ("mmdata/shards.py", "mmdata/media.py"),
     "tensorflow_datasets": ("mmdata/",),
     "sentencepiece": ("tokenizer/text.py", "pipelines/fit/text.py"),
+    "tokenizers": ("tokenizer/text_hf.py",),
     "orbax": ("pipelines/train/checkpoint.py",),
     "optax": ("pipelines/train/", "pipelines/fit/"),
     "tensorflow": (),
@@ -90,8 +91,9 @@ def test_layers_stay_free_of_what_belongs_above() -> None:
 
 def test_import_mmdata_loads_nothing_heavy() -> None:
     code = (
-        "import sys, json, mmdata; heavy = ['grain', 'jax', 'pyarrow', 'sentencepiece', 'PIL', 'av', 'librosa',"
-        " 'numba', 'array_record', 'tensorflow_datasets']; print(json.dumps([m for m in heavy if m in sys.modules]))"
+        "import sys, json, mmdata; heavy = ['grain', 'jax', 'pyarrow', 'sentencepiece', 'tokenizers', 'PIL', 'av',"
+        " 'librosa', 'numba', 'array_record', 'tensorflow_datasets'];"
+        " print(json.dumps([m for m in heavy if m in sys.modules]))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert json.loads(answer.stdout) == []

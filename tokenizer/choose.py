@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from tokenizer import clock
 from tokenizer.grammar import ChoiceRule
-from tokenizer.item import GROUP_ROLES, Item, ItemTable
+from tokenizer.item import GROUP_ROLES, KINDS, Item, ItemTable
 from tokenizer.row import PLAIN, Choice
+
+if TYPE_CHECKING:
+    from tokenizer.layout import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,9 @@ class Part:
     first: int
     last: int
     units: int
+
+
+Unit = tuple[Part, ...]  # parts written as one: of a single item, or of a group on one clock
 
 
 def choose(rule: ChoiceRule, sample: ItemTable | Sequence[Item], seed: int, sample_id: str, epoch: int) -> Choice:
@@ -42,48 +50,128 @@ def choose(rule: ChoiceRule, sample: ItemTable | Sequence[Item], seed: int, samp
     return Choice(tuple(order), tuple(dropped)) if order or dropped else PLAIN
 
 
-def parts_of(items: Sequence[Item], choice: Choice, piece: tuple[int, int] | None) -> tuple[list[Part], bool, bool]:
-    """The parts of a piece in the order chosen, and whether it begins and whether it ends the document."""
-    units = [_num_units(item) for item in items]
-    total = sum(units)
-    if piece is None:
-        parts = [Part(index, item, 0, count, count) for index, (item, count) in enumerate(zip(items, units))]
-        begins = ends = True
-    else:
-        start, stop = int(piece[0]), int(piece[1])
-        if not 0 <= start <= stop <= total:
-            raise ValueError(f"piece {start} .. {stop} of a sample with places 0 .. {total}")
-        parts, at = [], 0
-        for index, (item, count) in enumerate(zip(items, units)):
-            first, last = max(start - at, 0), min(stop - at, count)
-            # An item without units lies at one place and belongs to the piece that starts there, or to the last.
-            if first < last or (count == 0 and start <= at and (at < stop or stop == total)):
-                parts.append(Part(index, item, first, last, count))
-            at += count
-        begins, ends = start == 0, stop == total
+def parts_of(
+    layout: Layout, items: Sequence[Item], choice: Choice, piece: tuple[int, int] | None
+) -> tuple[list[Unit], bool, bool]:
+    """What a piece shows, in the order chosen, and whether it begins and whether it ends the document."""
+    counts = [num_units(item) for item in items]
+    total = sum(counts)
+    start, stop = (0, total) if piece is None else (int(piece[0]), int(piece[1]))
+    if not 0 <= start <= stop <= total:
+        raise ValueError(f"piece {start} .. {stop} of a sample with places 0 .. {total}")
+    units: list[Unit] = []
+    at = 0
+    for members in _members(layout, items):
+        here = sum(counts[m] for m in members)
+        first, last = max(start - at, 0), min(stop - at, here)
+        # An item without units lies at one place and belongs to the piece that starts there, or to the last.
+        if first < last or (here == 0 and start <= at and (at < stop or stop == total)):
+            units.append(_parts(layout, items, counts, members, first, last))
+        at += here
     if choice.order or choice.dropped:
-        parts = _chosen(items, parts, choice)
-    return parts, begins, ends
+        units = _chosen(layout, items, units, choice)
+    units = [unit for unit in units if _shows(layout, unit)]
+    if layout.spec.merge.of != "none" and len(units) > 1:
+        units = _joined(layout, units)
+    return units, start == 0, stop == total
 
 
-def _num_units(item: Item) -> int:
+def num_units(item: Item) -> int:
     """As ItemTable.num_units, of one item."""
     if item.codes is None or item.kind == "image":
         return 1
     return item.grid[0] if item.kind == "video" else len(item.codes)
 
 
-def _chosen(items: Sequence[Item], parts: list[Part], choice: Choice) -> list[Part]:
-    """Parts with the choice applied. A group that is not whole in this piece keeps its order: no code is lost."""
+def part_stretch(layout: Layout, part: Part) -> clock.Stretch:
+    """What the clock knows of a part: a continued sound starts later than its item."""
+    whole = clock.Stretch.of(part.item, KINDS.index(part.item.kind))
+    if (part.first, part.last) == (0, part.units) or part.item.codes is None:
+        return whole
+    times = whole.times[part.first : part.last] if len(whole.times) == part.units else whole.times[:0]
+    start = whole.start_s
+    if part.item.kind == "audio" and (rate := whole.rate(layout)):
+        start += part.first / rate
+    return clock.Stretch(whole.kind, whole.codec, part.last - part.first, start, whole.end_s, times)
+
+
+def _members(layout: Layout, items: Sequence[Item]) -> Iterable[list[int]]:
+    """Indices of items, those of a group together; what shows not in a row stands alone and parts no group."""
+    if layout.spec.merge.of == "none":
+        return ([i] for i in range(len(items)))
+    shown = [i for i, item in enumerate(items) if item_shows(layout, item)]
+    stretches = [clock.Stretch.of(items[i], KINDS.index(items[i].kind)) for i in shown]
+    grouped = {shown[group[0]]: [shown[g] for g in group] for group in clock.groups(layout, stretches)}
+    inside = {m for group in grouped.values() for m in group[1:]}
+    return [grouped.get(i, [i]) for i in range(len(items)) if i not in inside]
+
+
+def _parts(layout: Layout, items: Sequence[Item], counts: list[int], members: list[int], first: int, last: int) -> Unit:
+    if len(members) == 1:
+        m = members[0]
+        return (Part(m, items[m], first, last, counts[m]),)
+    order = clock.merged(layout, [clock.Stretch.of(items[m], KINDS.index(items[m].kind)) for m in members])
+    begins, ends = order.split(first), order.split(last)
+    begins += [0] * (len(members) - len(begins))
+    ends += [0] * (len(members) - len(ends))
+    return tuple(Part(m, items[m], b, e, counts[m]) for m, b, e in zip(members, begins, ends))
+
+
+def item_shows(layout: Layout, item: Item) -> bool:
+    """Whether an item leaves a trace in a row."""
+    return item.codes is None or clock.shows(layout, item.kind, len(item.codes))
+
+
+def _shows(layout: Layout, unit: Unit) -> bool:
+    part = unit[0]
+    return len(unit) > 1 or part.last > part.first or item_shows(layout, part.item)
+
+
+def _joined(layout: Layout, units: list[Unit]) -> list[Unit]:
+    """Single items that a choice made neighbours, and that are whole, are written as one too."""
+    whole = [len(unit) == 1 and unit[0].first == 0 and unit[0].last == unit[0].units for unit in units]
+    out: list[Unit] = []
+    run: list[Unit] = []
+    for unit, alone in zip([*units, ()], [*whole, False]):
+        if alone:
+            run.append(unit)
+            continue
+        stretches = [clock.Stretch.of(u[0].item, KINDS.index(u[0].item.kind)) for u in run]
+        grouped = {group[0]: group for group in clock.groups(layout, stretches)}
+        inside = {m for group in grouped.values() for m in group[1:]}
+        out += [tuple(part for m in grouped.get(i, [i]) for part in run[m]) for i in range(len(run)) if i not in inside]
+        run = []
+        if unit:
+            out.append(unit)
+    return out
+
+
+def _chosen(layout: Layout, items: Sequence[Item], units: list[Unit], choice: Choice) -> list[Unit]:
+    """Units with the choice applied. A group that is not whole in this piece keeps its order: no code is lost.
+
+    So does one whose members have several roles where turns are written: other turns could be more of them.
+    """
+    turns = bool(layout.spec.turns.open or layout.spec.turns.close)
     for group, order in choice.order:
-        slots = [n for n, part in enumerate(parts) if part.item.group == group]
-        whole = all(parts[n].first == 0 and parts[n].last == parts[n].units for n in slots)
-        if whole and len(slots) == sum(item.group == group for item in items):
+        slots = [n for n, unit in enumerate(units) if unit[0].item.group == group]
+        parts = [part for n in slots for part in units[n]]
+        whole = all(part.first == 0 and part.last == part.units for part in parts)
+        if turns and len({part.item.role for part in parts}) > 1:
+            continue
+        if whole and sum(p.item.group == group for p in parts) == sum(item.group == group for item in items):
             first = order == "caption_first"
-            members = sorted((parts[n] for n in slots), key=lambda p: (p.item.group_role == "caption") != first)
-            for slot, part in zip(slots, members):
-                parts[slot] = part
-    return [p for p in parts if not (p.item.group in choice.dropped and p.item.group_role == "condition")]
+            members = sorted((units[n] for n in slots), key=lambda u: (u[0].item.group_role == "caption") != first)
+            for slot, unit in zip(slots, members):
+                units[slot] = unit
+    empty = layout.spec.choices.dropped == "empty"
+    out = []
+    for unit in units:
+        part = unit[0]
+        if part.item.group not in choice.dropped or part.item.group_role != "condition":
+            out.append(unit)
+        elif empty and part.item.kind == "text" and part.item.codes is not None and part.last == part.units:
+            out.append((Part(part.index, replace(part.item, codes=part.item.codes[:0]), 0, 0, 0),))
+    return out
 
 
 def _groups_of(sample: ItemTable | Sequence[Item]) -> Iterable[tuple[int, str]]:

@@ -1,7 +1,8 @@
-"""LayoutSpec: a layout as data, read from TOML and checked before anything is rendered.
+"""LayoutSpec: a layout as data, read from TOML (docs/layouts.md lists every key).
 
-Holds what a layout file may say and refuses, naming the line, what could not be parsed back. It knows no codec and no
-id: `LayoutSpec.bind(codecs)` in `tokenizer/layout.py` gives the Layout that renders.
+Holds what a layout file may say; `tokenizer/ambiguity.py` refuses, naming the line, what could not be rendered or
+parsed back. It knows no codec and no id: `LayoutSpec.bind(codecs)` in `tokenizer/layout.py` gives the Layout that
+renders. A *literal* is a control's name, a text, or a list of both: `open = ["\\n\\n", "<start_of_image>"]`.
 """
 
 from __future__ import annotations
@@ -23,13 +24,7 @@ if TYPE_CHECKING:
     from tokenizer.layout import Layout
 
 MEDIA = ("text", "image", "audio", "video")
-_HEADERS = {"text": ("none",), "image": ("two_sizes",), "audio": ("none",), "video": ("two_sizes",)}
-_TIMES = {
-    "text": ("none", "start", "start_end"),
-    "image": ("none",),
-    "audio": ("none", "start"),
-    "video": ("none", "frames"),
-}
+Literal = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -43,45 +38,130 @@ class VocabularyPlan:
     time_lo: int = 256
     time_quantum_s: float = 0.1
     multiple: int = 128
+    specials: str = "own"  # own | text: a control that the text codec has as a special token keeps its id there
 
 
 @dataclass(frozen=True)
 class DocumentRule:
     """Controls around a document, and between its pieces."""
 
-    begin: str = "<bos>"
-    end: str = "<eos>"
+    begin: str = "<bos>"  # "": none
+    end: str = "<eos>"  # "": none
     continued: str = "<cont>"
     padding: str = "<pad>"
+    # A task control after `begin`: of a document without media ("" none), of one with media last, of any other
+    task_text: str = ""
+    task_media_last: str = ""
+    task_other: str = ""
+
+
+@dataclass(frozen=True)
+class TurnRule:
+    """Around consecutive items of one role; items without a role stand outside of turns."""
+
+    open: Literal = ()  # a text in it holds {role}; none: only `close` is written, and roles are read back in turn
+    close: Literal = ()
+    system: str = "system"  # what {role} becomes
+    user: str = "user"
+    assistant: str = "assistant"
+    learn: tuple[str, ...] = ("system", "user", "assistant")  # roles whose tokens are targets
 
 
 @dataclass(frozen=True)
 class ItemRule:
     """How items of one kind are written."""
 
-    open: str = ""
-    close: str = ""  # "": the next control ends it
-    header: str = "none"
-    times: str = "none"
+    open: Literal = ()
+    close: Literal = ()  # none: the next control ends it
+    header: str = "none"  # none | two_sizes | text
+    header_text: str = "{h}*{w}"
+    after_header: Literal = ()
+    size_unit: int = 1  # codes on a side that one step of two_sizes counts
+    grid: str = "any"  # any | square | "32x32": what a header or row_end need not say
+    row_end: str = ""  # control after each row of codes
+    frame_open: Literal = ()  # around each frame of a video
+    frame_close: Literal = ()
+    frame_separator: str = ""  # control between frames
+    order: str = "raster"  # of the codes of a grid: raster | columns | snake | hilbert
+    codebooks: str = "interleaved"  # interleaved | coarse_to_fine | delayed
+    delays: tuple[int, ...] = ()  # of codebook 0, 1, ...; the last one holds for the rest
+    times: str = "none"  # text: none | start | start_end; audio: none | start; video: none | frames
+    time_form: str = "tokens"  # of frames: tokens | text
+    time_text: str = "<{seconds} seconds>"  # or with {minutes} and {second}
+    max_rate: float = 0.0  # frames a second, thinned from those stored; 0: all
+    as_video: bool = False  # an image is written as a video of one frame
+
+
+@dataclass(frozen=True)
+class SoftImage:
+    """A soft image takes one position a square of `patch` pixels; 0 refuses soft images."""
+
+    placeholder: str = ""
+    patch: int = 0
+    size: str = ""  # "896x896": kept pixels, height x width, that it must have; "": any
+
+
+@dataclass(frozen=True)
+class SoftVideo:
+    """A soft video takes one position a square of `patch` pixels of `frames` merged frames."""
+
+    placeholder: str = ""
+    patch: int = 0
+    frames: int = 1
+
+
+@dataclass(frozen=True)
+class SoftAudio:
+    """Soft sound takes one position a run of `frames` log-mel frames (tokenizer/audio.py) or of `samples` samples."""
+
+    placeholder: str = ""
+    frames: int = 0
+    samples: int = 0
 
 
 @dataclass(frozen=True)
 class SoftRule:
-    """Soft items take placeholders; 0 refuses soft items of that kind."""
+    image: SoftImage = SoftImage()
+    video: SoftVideo = SoftVideo()
+    audio: SoftAudio = SoftAudio()
 
-    placeholder: str = ""
-    patch: int = 0  # pixels on a side, of an image
-    samples: int = 0  # samples a position, of audio
+
+@dataclass(frozen=True)
+class MergeRule:
+    """Items on one clock written as one, by time."""
+
+    of: str = "none"  # none | video_audio: frames and their sound, in chunks | units: sounds of several codecs
+    chunk_s: float = 0.0  # video_audio: the frames of a chunk, then its sound
+
+
+@dataclass(frozen=True)
+class StreamRule:
+    """Text and up to `sounds` sounds as parallel streams, a column a code frame."""
+
+    sounds: int = 0  # 0: no streams, one id a place
+    rate: float = 12.5  # columns a second, where no codec says it
+    delays: tuple[int, ...] = (0,)  # of codebook 0, 1, ... in columns; the last one holds for the rest
+    learn: int = 1  # sounds, from the first on, whose codes are targets
+    initial: str = ""  # control of the sounds in the first column
+    fill: str = ""  # control where a sound has no code
+    text_fill: str = ""  # control where no text is
+    text_word: str = ""  # control before the first token of a word, where the place is free
 
 
 @dataclass(frozen=True)
 class PositionRule:
-    plan: str = "linear"
+    plan: str = "linear"  # linear | grid | three_axis | one_per_item | restart
+    time: str = "step"  # of three_axis: step | seconds
+    per_second: float = 1.0  # of time = "seconds"
+    after: str = "max"  # where the next token stands after a grid: max of all axes | side: of height and width only
 
 
 @dataclass(frozen=True)
 class AttentionRule:
     blocks: tuple[str, ...] = ()  # kinds whose codes see one another, image by image and frame by frame
+    delimiters: bool = False  # what opens and closes an image or a sound belongs to its block
+    masked: bool = False  # such codes are learnt by masking, in their own place: the trainer's business
+    prefix: tuple[str, ...] = ()  # kinds, roles, group roles: leading items that have one see one another, no targets
 
 
 @dataclass(frozen=True)
@@ -99,12 +179,20 @@ class LossRule:
     audio: float = 1.0
     video: float = 1.0
     soft: float = 0.0
+    separators: float = 1.0  # row_end, frame_separator, frame_open, frame_close
+    turn: float = 0.0  # what opens a turn
+    turn_close: float = 1.0  # what closes one
+    fill: float = 1.0  # text_fill and text_word of streams
+    caption: float = 1.0  # times the weights of a caption which stands before what it describes
+    condition: float = 1.0  # times the weights of items of this group role
+    codebooks: tuple[float, ...] = ()  # times the weights of codebook 0, 1, ...; the last one holds for the rest
 
 
 @dataclass(frozen=True)
 class ChoiceRule:
-    order: str = "given"
+    order: str = "given"  # of a caption and its target in a group: given | either
     condition_dropout: float = 0.0
+    dropped: str = "leave_out"  # what a text condition becomes: leave_out | empty (its delimiters stay)
 
 
 @dataclass(frozen=True)
@@ -116,30 +204,36 @@ class LayoutSpec:
     vocabulary: VocabularyPlan
     text_codec: str = ""
     document: DocumentRule = DocumentRule()
+    turns: TurnRule = TurnRule()
     text: ItemRule = ItemRule()
     image: ItemRule = ItemRule()
     audio: ItemRule = ItemRule()
     video: ItemRule = ItemRule()
     soft: SoftRule = SoftRule()
+    merge: MergeRule = MergeRule()
+    streams: StreamRule = StreamRule()
     positions: PositionRule = PositionRule()
     attention: AttentionRule = AttentionRule()
     loss: LossRule = LossRule()
     choices: ChoiceRule = ChoiceRule()
+    kinds: tuple[str, ...] = ()  # those with a table in the file: what the layout writes
     digest: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
-        canonical = json.dumps(_stated(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        stated = _stated(self)
+        stated.pop("kinds", None)  # follows from the tables
+        canonical = json.dumps(stated, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         object.__setattr__(self, "digest", hashlib.sha256(canonical.encode()).hexdigest())
 
     def rule(self, kind: str) -> ItemRule:
-        """The rule of items of one kind: rule("image").open == "<image>"."""
+        """The rule of items of one kind: rule("image").open == ("<image>",)."""
         return getattr(self, kind)
 
-    def bind(self, codecs: Iterable[CodecSpec]) -> Layout:
-        """The layout over these codecs: the same set in any order gives the same ids."""
+    def bind(self, codecs: Iterable[CodecSpec], text: Any = None, first: Iterable[str] = ()) -> Layout:
+        """See `tokenizer.layout.bind`."""
         from tokenizer.layout import bind  # layout.py needs the types of this file
 
-        return bind(self, codecs)
+        return bind(self, codecs, text, first)
 
 
 def _stated(rule: Any) -> dict[str, Any]:
@@ -148,6 +242,8 @@ def _stated(rule: Any) -> dict[str, Any]:
     for f in dataclasses.fields(rule):
         value = getattr(rule, f.name)
         if f.init and (f.default is dataclasses.MISSING or value != f.default):
+            if f.type == "Literal" and len(value) == 1:
+                value = value[0]  # as written before literals could be lists
             said[f.name] = _stated(value) if dataclasses.is_dataclass(value) else value
     return said
 
@@ -166,8 +262,12 @@ def load_layout(name_or_path: str) -> LayoutSpec:
             f"no layout {name_or_path!r}; the shipped ones are {shipped_layouts()}, and a path to a .toml file"
             f" is one's own.{hint}"
         )
-    file = resources.files("tokenizer") / "layouts" / f"{name_or_path}.toml"
-    return read_layout(file.read_text(encoding="utf-8"), f"layout {name_or_path}")
+    return read_layout(layout_text(name_or_path), f"layout {name_or_path}")
+
+
+def layout_text(name: str) -> str:
+    """The TOML of a shipped layout."""
+    return (resources.files("tokenizer") / "layouts" / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def shipped_layouts() -> list[str]:
@@ -178,37 +278,50 @@ def shipped_layouts() -> list[str]:
 
 def read_layout(text: str, where: str = "layout") -> LayoutSpec:
     """A LayoutSpec from TOML text; ValueError names `where`, the line and the change that mends it."""
+    from tokenizer.ambiguity import check
+
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{where} is not TOML: {error}") from error
-    reader = _Reader(text, where)
-    tables = {
-        "vocabulary": VocabularyPlan,
-        "document": DocumentRule,
-        "text": ItemRule,
-        "image": ItemRule,
-        "audio": ItemRule,
-        "video": ItemRule,
-        "soft": SoftRule,
-        "positions": PositionRule,
-        "attention": AttentionRule,
-        "loss": LossRule,
-        "choices": ChoiceRule,
-    }
-    reader.known("", data, [f.name for f in dataclasses.fields(LayoutSpec) if f.init])
+    reader = Reader(text, where)
+    reader.known("", data, [f.name for f in dataclasses.fields(LayoutSpec) if f.init and f.name != "kinds"])
     for key in ("name", "version", "vocabulary"):
         if key not in data:
             raise ValueError(f"{where} has no {key!r}; add it")
     reader.typed("", data, {"name": str, "version": int, "text_codec": str})
-    parts = {name: reader.table(name, data[name], cls) for name, cls in tables.items() if name in data}
-    spec = LayoutSpec(name=data["name"], version=data["version"], text_codec=data.get("text_codec", ""), **parts)
-    _check(spec, reader)
+    parts = {name: reader.table(name, data[name], cls) for name, cls in _TABLES.items() if name in data}
+    kinds = tuple(kind for kind in MEDIA if kind in data)
+    spec = LayoutSpec(
+        name=data["name"], version=data["version"], text_codec=data.get("text_codec", ""), kinds=kinds, **parts
+    )
+    check(spec, reader)
     return spec
 
 
+_TABLES: dict[str, type] = {
+    "vocabulary": VocabularyPlan,
+    "document": DocumentRule,
+    "turns": TurnRule,
+    "text": ItemRule,
+    "image": ItemRule,
+    "audio": ItemRule,
+    "video": ItemRule,
+    "soft": SoftRule,
+    "merge": MergeRule,
+    "streams": StreamRule,
+    "positions": PositionRule,
+    "attention": AttentionRule,
+    "loss": LossRule,
+    "choices": ChoiceRule,
+}
+_NESTED = {"SoftImage": SoftImage, "SoftVideo": SoftVideo, "SoftAudio": SoftAudio}
+_SCALARS = {"str": str, "int": int, "float": float, "bool": bool}
+_LISTS: dict[str, type] = {"tuple[str, ...]": str, "tuple[int, ...]": int, "tuple[float, ...]": float}
+
+
 @dataclass(frozen=True)
-class _Reader:
+class Reader:
     """Turns TOML tables into frozen dataclasses; knows the text, to name lines."""
 
     text: str
@@ -249,94 +362,27 @@ class _Reader:
     def table(self, name: str, data: Any, cls: type) -> Any:
         if not isinstance(data, dict):
             raise self.error("", name, f"{name} is {data!r}; it must be a table [{name}]")
-        names = {f.name: str(f.type) for f in dataclasses.fields(cls)}
-        self.known(name, data, list(names))
-        kinds = {"str": str, "int": int, "float": float, "tuple[str, ...]": list}
-        self.typed(name, data, {key: kinds[kind] for key, kind in names.items()})
-        values = {}
-        for key, value in data.items():
-            if names[key] == "tuple[str, ...]":
-                if not all(isinstance(entry, str) for entry in value):
-                    raise self.error(name, key, f"{key} must be a list of strings")
-                value = tuple(value)
-            values[key] = float(value) if names[key] == "float" else value
+        types = {f.name: str(f.type) for f in dataclasses.fields(cls)}
+        self.known(name, data, list(types))
+        values = {key: self.value(name, key, value, types[key]) for key, value in data.items()}
         missing = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in values]
         if missing:
             raise self.error(name, "", f"[{name}] has no {missing[0]!r}; add it")
         return cls(**values)
 
-
-def _check(spec: LayoutSpec, reader: _Reader) -> None:
-    """Refuses what could not be rendered, or not be parsed back."""
-    plan = spec.vocabulary
-    for key in ("control_places", "sizes", "time_hi", "time_lo", "multiple"):
-        if getattr(plan, key) < 1:
-            raise reader.error("vocabulary", key, f"{key} is {getattr(plan, key)}; it must be at least 1")
-    if plan.time_quantum_s <= 0:
-        raise reader.error(
-            "vocabulary", "time_quantum_s", f"time_quantum_s is {plan.time_quantum_s}; it must be above 0"
-        )
-    twice = sorted({c for c in plan.controls if plan.controls.count(c) > 1})
-    if twice:
-        raise reader.error("vocabulary", "controls", f"control {twice[0]!r} is listed twice; remove one")
-    if len(plan.controls) > plan.control_places:
-        raise reader.error(
-            "vocabulary",
-            "control_places",
-            f"{len(plan.controls)} controls in {plan.control_places} places; raise control_places",
-        )
-    _check_delimiters(spec, reader)
-    for kind in MEDIA:
-        rule = spec.rule(kind)
-        for key, choices in (("header", _HEADERS[kind]), ("times", _TIMES[kind])):
-            value = getattr(rule, key)
-            # A kind whose table is absent is not written at all, so it needs no header.
-            if rule.open and value not in choices:
-                raise reader.error(
-                    kind,
-                    key,
-                    f"{key} of {kind} is {value!r}; it must be one of {list(choices)}, or it cannot be parsed back",
-                )
-    if spec.positions.plan != "linear":
-        raise reader.error("positions", "plan", f"plan is {spec.positions.plan!r}; it must be one of ['linear']")
-    for kind in spec.attention.blocks:
-        if kind not in MEDIA[1:]:
-            raise reader.error("attention", "blocks", f"blocks has {kind!r}; it may hold {list(MEDIA[1:])}")
-    if spec.choices.order not in ("given", "either"):
-        raise reader.error("choices", "order", f"order is {spec.choices.order!r}; it must be 'given' or 'either'")
-    if not 0 <= spec.choices.condition_dropout <= 1:
-        raise reader.error("choices", "condition_dropout", "condition_dropout must lie between 0 and 1")
-    for f in dataclasses.fields(LossRule):
-        if not 0 <= getattr(spec.loss, f.name) < float("inf"):
-            raise reader.error("loss", f.name, f"the weight of {f.name} must be 0 or above")
-
-
-def _check_delimiters(spec: LayoutSpec, reader: _Reader) -> None:
-    """Every delimiter is a control, and no control has two jobs: else a row could be read in two ways."""
-    jobs: dict[str, tuple[str, str]] = {}
-    needed = [("document", key) for key in ("begin", "end", "continued", "padding")]
-    optional = [(kind, key) for kind in MEDIA for key in ("open", "close")] + [("soft", "placeholder")]
-    for table, key in needed + optional:
-        control = getattr(getattr(spec, table), key)
-        if not control:
-            if (table, key) in needed:
-                raise reader.error(table, key, f"{key} of [{table}] is empty; it needs a delimiter")
-            continue
-        if control not in spec.vocabulary.controls:
-            raise reader.error(table, key, f"{key} = {control!r} is not in vocabulary.controls; add it at the end")
-        if control in jobs:
-            other = jobs[control]
-            raise reader.error(
-                table,
-                key,
-                f"{control!r} is {key} of [{table}] and {other[1]} of [{other[0]}]; a row could be read in two ways,"
-                " give one of them its own control",
-            )
-        jobs[control] = (table, key)
-    for kind in MEDIA:
-        if spec.rule(kind) != ItemRule() and not spec.rule(kind).open:
-            raise reader.error(kind, "open", f"[{kind}] has no open; it needs a delimiter")
-    if (spec.soft.patch or spec.soft.samples) and not spec.soft.placeholder:
-        raise reader.error("soft", "placeholder", "[soft] has no placeholder; it needs a control")
-    if spec.soft.patch < 0 or spec.soft.samples < 0:
-        raise reader.error("soft", "patch", "patch and samples of [soft] must be 0 or above")
+    def value(self, table: str, key: str, value: Any, kind: str) -> Any:
+        """A value of a table's key as the dataclass holds it."""
+        if kind in _NESTED:
+            return self.table(f"{table}.{key}", value, _NESTED[kind])
+        if kind in _SCALARS:
+            self.typed(table, {key: value}, {key: _SCALARS[kind]})
+            return float(value) if kind == "float" else value
+        if kind == "Literal" and isinstance(value, str):
+            value = [value] if value else []
+        of = _LISTS.get(kind, str)
+        if not isinstance(value, list):
+            raise self.error(table, key, f"{key} is {value!r}; it must be of type list")
+        if not all(type(entry) is of or (of is float and type(entry) is int) for entry in value):
+            words = {str: "strings", int: "whole numbers", float: "numbers"}[of]
+            raise self.error(table, key, f"{key} must be a list of {words}")
+        return tuple(of(entry) for entry in value)

@@ -22,6 +22,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 # Height to width of the buckets: nine steps of a third of an octave, 2:5 to 5:2
 _RATIOS = tuple(2.0 ** (k / 3) for k in range(-4, 5))
+POLICIES = ("bucket", "crop", "stretch", "area")
+_LONGEST = 200  # of policy "area": the longer side to the shorter (MAX_RATIO of qwen-vl-utils)
 _MOST_CODES = 4096  # 1024x1024 pixels: a larger picture is never taken as it is, whatever its size
 # Raise it when the code that runs the weights changes what comes out
 _CODE_VERSION = 1
@@ -30,31 +32,48 @@ _PREPROCESSING = {"filter": "lanczos", "fit": "cover and crop the middle", "scal
 
 @dataclass(frozen=True)
 class ResizePolicy:
-    """How a picture comes to a grid of `multiple`-pixel codes.
+    """How a picture comes to a grid of `multiple`-pixel codes, or of patches where it is kept without codes.
 
     "bucket": the nearest aspect ratio of nine, at most `tokens` codes; at most an eighth of a side is cropped off (a
     fifth on the coarse grids of small pictures), except from pictures longer than 5:2, which lose their ends. A small
     picture takes a quarter or a sixteenth of the codes, so that it is seldom enlarged more than twice.
     "crop": the middle square.
+    "stretch": `size` = (height, width) pixels whatever the picture's shape, as SigLIP and so Gemma 3 take it.
+    "area": the shape is kept but for rounding: each side to its nearest multiple, the area between `min_pixels` and
+    `max_pixels` (the rule of Qwen2-VL's `smart_resize`).
     """
 
     kind: str = "bucket"
     tokens: int = 256
     multiple: int = 16
+    size: tuple[int, int] = (0, 0)
+    min_pixels: int = 3_136
+    max_pixels: int = 1_003_520
 
     def __post_init__(self) -> None:
-        if self.kind not in ("bucket", "crop"):
-            raise ValueError(f"no resize policy {self.kind!r}; the policies are 'bucket' and 'crop'")
+        if self.kind not in POLICIES:
+            raise ValueError(f"no resize policy {self.kind!r}; the policies are {', '.join(map(repr, POLICIES))}")
         if self.tokens < 1 or self.multiple < 1:
             raise ValueError(f"tokens {self.tokens} and multiple {self.multiple} must be at least 1")
+        if self.kind == "stretch" and (min(self.size) < 1 or any(side % self.multiple for side in self.size)):
+            raise ValueError(f"size is {list(self.size)}: give [height, width] in multiples of {self.multiple} pixels")
+        if self.kind == "area" and self.max_pixels < max(self.min_pixels, self.multiple**2):
+            raise ValueError(
+                f"max_pixels is {self.max_pixels:,}: it must be at least min_pixels ({self.min_pixels:,}) and a"
+                f" square of {self.multiple} x {self.multiple}"
+            )
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """(h, w) in codes for a picture of this size in pixels."""
+        """(h, w) in codes for a picture of this size in pixels. ValueError for sides that no grid of "area" fits."""
         if height < 1 or width < 1:
             raise ValueError(f"a picture of {height}x{width} pixels has no grid")
         if self.kind == "crop":
             side = max(1, math.isqrt(self.tokens))
             return side, side
+        if self.kind == "stretch":
+            return self.size[0] // self.multiple, self.size[1] // self.multiple
+        if self.kind == "area":
+            return self._area_grid(height, width)
         tokens = self.tokens
         for _ in range(2):
             if tokens < 16 or 4 * height * width >= tokens * self.multiple**2:
@@ -63,9 +82,25 @@ class ResizePolicy:
         shape = math.log(height / width)
         return min(_buckets(tokens), key=lambda g: (abs(math.log(g[0] / g[1]) - shape), g))
 
+    def _area_grid(self, height: int, width: int) -> tuple[int, int]:
+        """Both sides scaled by one factor where the rounded area passes a bound, then rounded away from that bound."""
+        if max(height, width) > _LONGEST * min(height, width):
+            raise ValueError(f"{height} x {width} pixels; policy 'area' takes sides of 1:{_LONGEST} at the most")
+        h, w = (max(1, round(side / self.multiple)) for side in (height, width))  # halves to even, as published
+        pixels = h * w * self.multiple**2
+        if pixels > self.max_pixels:
+            scale = math.sqrt(height * width / self.max_pixels)
+            h, w = (max(1, math.floor(side / scale / self.multiple)) for side in (height, width))
+        elif pixels < self.min_pixels:
+            scale = math.sqrt(self.min_pixels / (height * width))
+            h, w = (math.ceil(side * scale / self.multiple) for side in (height, width))
+        return h, w
+
     def grids(self) -> tuple[tuple[int, int], ...]:
-        """Every grid that this policy can give."""
-        if self.kind == "crop":
+        """Every grid that this policy can give; ValueError for "area", which has one for each shape."""
+        if self.kind == "area":
+            raise ValueError("policy 'area' has a grid for each shape of picture: too many to list")
+        if self.kind != "bucket":
             return (self.grid(1, 1),)
         levels = [self.tokens]
         while len(levels) < 3 and levels[-1] >= 16:
@@ -74,7 +109,8 @@ class ResizePolicy:
 
 
 def resize(image: np.ndarray, policy: ResizePolicy = ResizePolicy()) -> np.ndarray:
-    """uint8 [H, W, 3] -> uint8 [h*multiple, w*multiple, 3]: Lanczos, covering the grid, the middle kept.
+    """uint8 [H, W, 3] -> uint8 [h*multiple, w*multiple, 3]: Lanczos. "bucket" and "crop" cover the grid and keep the
+    middle; "stretch" and "area" keep all of the picture.
 
     A picture which already has the size of its grid comes back as it is.
     """
@@ -85,6 +121,8 @@ def resize(image: np.ndarray, policy: ResizePolicy = ResizePolicy()) -> np.ndarr
     h, w = (side * policy.multiple for side in policy.grid(height, width))
     if (h, w) == (height, width):
         return image
+    if policy.kind in ("stretch", "area"):
+        return np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.LANCZOS))
     scale = min(height / h, width / w)
     top, left = max(0.0, (height - h * scale) / 2), max(0.0, (width - w * scale) / 2)
     # Rounding may put a side a hair outside, which Pillow refuses.

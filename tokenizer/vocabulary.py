@@ -1,15 +1,16 @@
 """Vocabulary: ordered, gap-free ranges of ids, so that no id is ever a literal in code.
 
-The order is fixed: text, control, size, time, then one range a codebook of each codec by (kind number, codec name, k).
-The control range is wider than its names, so that a name appended to a layout moves no id. The total is rounded up to
-a multiple for sharding; what lies past the last range is never rendered.
+The order is fixed: text, control, size, time, then one range a codebook of each codec by (kind number, codec name, k),
+those that a run began with before those it learnt of later (`tokenizer.layout.bind`, `first`): a range that is appended
+moves no id. The control range is wider than its names, so that a name appended to a layout moves none either. The
+total is rounded up to a multiple for sharding; what lies past the last range is never rendered.
 A *group* names adjacent ranges together: "time" is time_hi and time_lo, "image-fsq16@1" all its codebooks.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,13 +33,22 @@ class IdRange:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """All ranges of a bound layout; `vocabulary["control"]` is a Python range, `size` the aligned total."""
+    """All ranges of a bound layout; `vocabulary["control"]` is a Python range, `size` the aligned total.
+
+    aliases: controls whose id lies in the text range, where the text codec has a special token of that name.
+    """
 
     ranges: tuple[IdRange, ...]
     size: int
+    aliases: tuple[tuple[str, int], ...] = ()
 
     @classmethod
-    def of(cls, parts: Sequence[tuple[str, str, int, tuple[str, ...]]], multiple: int = 128) -> Vocabulary:
+    def of(
+        cls,
+        parts: Sequence[tuple[str, str, int, tuple[str, ...]]],
+        multiple: int = 128,
+        aliases: Mapping[str, int] | None = None,
+    ) -> Vocabulary:
         """From (name, group, size, labels) in order.
 
         [("text", "text", 300, ()), ("control", "control", 8, ("<pad>",))] -> text 0..300, control 300..308, size 384
@@ -55,7 +65,7 @@ class Vocabulary:
                 )
             ranges.append(IdRange(name, group, start, size, tuple(labels)))
             start += size
-        return cls(tuple(ranges), -(-start // multiple) * multiple)
+        return cls(tuple(ranges), -(-start // multiple) * multiple, tuple((aliases or {}).items()))
 
     def __getitem__(self, name: str) -> range:
         """Ids of a range or of a group."""
@@ -74,12 +84,17 @@ class Vocabulary:
         """The id of a name in a range: id_of("control", "<bos>")."""
         ids = self[range_name]
         labels = next(r.labels for r in self.ranges if r.start == ids.start and r.name == range_name)
+        if range_name == "control" and label in dict(self.aliases):
+            return dict(self.aliases)[label]
         if label not in labels:
             raise ValueError(f"no {label!r} in range {range_name!r}, which has {list(labels)}")
         return ids.start + labels.index(label)
 
     def describe(self, id: int) -> tuple[str, str]:
         """(range name, meaning) of an id; ("unused", ...) past the last range and for ids outside the vocabulary."""
+        for name, alias in self.aliases:
+            if id == alias:
+                return "control", name
         for r in self.ranges:
             if r.start <= id < r.stop:
                 local = id - r.start
@@ -93,6 +108,8 @@ class Vocabulary:
         for name in names:
             ids = self[name]
             mask[ids.start : ids.stop] = True
+        for _, id in self.aliases:  # a control, wherever it lies
+            mask[id] = "control" in names
         return mask
 
     def range_index(self, ids: np.ndarray) -> np.ndarray:  # int32 [n]

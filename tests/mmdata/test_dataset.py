@@ -153,3 +153,18 @@ def test_verify_names_a_changed_byte_a_lost_file_and_a_wrong_code(tmp_path) -> N
     write_toy(tmp_path / "b", [bad, sample(2), sample(2)], share=0.0)
     words = " ".join(what for _, what in verify(tmp_path / "b").problems)
     assert "codes up to 300" in words and f"document {sample(2).id} is in" in words
+
+
+def test_verify_names_a_soft_item_that_is_not_what_is_kept(tmp_path) -> None:
+    picture, sound = media_of(1)
+    times = np.array([0.0, 1.0], np.float32)
+    for item, words in (
+        (Item("image", "", None, (1, 4, 6), digest=sound.digest), "item 0 is soft and its image"),
+        (Item("image", "", None, (1, 4, 8), digest=picture.digest), "is kept as (1, 4, 6), document"),
+        (Item("audio", "", None, (41, 0, 0), digest=sound.digest), "says (41, 0, 0)"),
+        (Item("video", "", None, (3, 4, 6), times=times, digest=picture.digest), "has 2 times for 3 frames"),
+    ):
+        wrong = mmdata.Sample(**{**vars(sample(1)), "items": (item,)})
+        write_toy(tmp_path / words[:9], [wrong], share=0.0, keep="resized")
+        problems = [what for _, what in verify(tmp_path / words[:9]).problems]
+        assert any(words in what for what in problems), problems

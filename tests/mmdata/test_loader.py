@@ -288,7 +288,7 @@ SOFT = """
 name = "soft"
 version = 1
 [vocabulary]
-controls = ["<pad>", "<bos>", "<eos>", "<cont>", "<text>", "<image>", "</image>", "<audio>", "</audio>", "<soft>"]
+controls = ["<pad>", "<bos>", "<eos>", "<cont>", "<text>", "<image>", "</image>", "<audio>", "</audio>", "<p>", "<w>"]
 [text]
 open = "<text>"
 [image]
@@ -298,12 +298,16 @@ header = "two_sizes"
 [audio]
 open = "<audio>"
 close = "</audio>"
-[soft]
-placeholder = "<soft>"
+[soft.image]
+placeholder = "<p>"
 patch = 2
+[soft.audio]
+placeholder = "<w>"
 samples = 5
 [attention]
 blocks = ["image"]
+[loss]
+image = 0.0
 """
 
 

@@ -70,6 +70,18 @@ class ToyLayout:
         keys = sorted(places)
         return np.array(keys, np.int32), np.array([places[k] for k in keys], np.uint8)
 
+    def units(
+        self, table: ItemTable, samples: np.ndarray, starts: np.ndarray, stops: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        out = []
+        for n, (s, start, stop) in enumerate(zip(samples, starts, stops)):
+            at = 0
+            for i in range(int(table.offsets[s]), int(table.offsets[s + 1])):
+                units = int(table.num_units()[i])
+                out.append((n, i, max(0, min(at + units, stop) - max(at, start))))
+                at += units
+        return tuple(np.array(out, np.int64).reshape(-1, 3).T)
+
 
 @dataclass
 class ToySplit:
@@ -201,7 +213,7 @@ def test_limits_of_a_row_are_held() -> None:
     plan = plan_for(docs, 400, limits={"images": 3, "audio_seconds": 4.5})
     check(plan, docs)
     table = ItemTable.of([docs[s] for s in plan.sample])
-    costs, _ = costs_of(table, np.arange(len(table)), plan.start, plan.stop, {"toy-audio@1": 50.0})
+    costs, _ = costs_of(ToyLayout(), table, np.arange(len(table)), plan.start, plan.stop, {"toy-audio@1": 50.0})
     sums = np.add.reduceat(costs, plan.rows[:-1])
     assert sums[:, 0].max() == 3 and sums[:, 2].max() == 4500
 

@@ -53,6 +53,51 @@ def test_a_small_picture_takes_few_codes() -> None:
     assert policy.grid(20, 20) == (4, 4)
 
 
+def test_stretch_gives_one_size_whatever_the_shape() -> None:
+    policy = ResizePolicy("stretch", multiple=14, size=(56, 28))
+    image = np.zeros((30, 300, 3), np.uint8)
+    image[:, 150:] = 255
+    small = resize(image, policy)
+    assert small.shape == (56, 28, 3) and policy.grids() == ((4, 2),)
+    assert small[:, :11].max() == 0 and small[:, 17:].min() == 255  # neither end is lost
+    with pytest.raises(ValueError, match="multiples of 14 pixels"):
+        ResizePolicy("stretch", multiple=14, size=(56, 30))
+
+
+# Of smart_resize in qwen-vl-utils and transformers, worked by hand: factor, bounds, picture, size
+SMART = [
+    ((28, 3_136, 1_003_520), (1080, 1920), (728, 1316)),
+    ((28, 3_136, 1_003_520), (700, 500), (700, 504)),
+    ((28, 3_136, 12_845_056), (1080, 1920), (1092, 1932)),
+    ((28, 3_136, 1_003_520), (70, 98), (56, 112)),  # halves to even: 2.5 to 2, 3.5 to 4
+    ((28, 3_136, 1_003_520), (20, 20), (56, 56)),
+    ((28, 100_352, 602_112), (240, 320), (280, 392)),
+    ((28, 3_136, 1_003_520), (30, 6000), (28, 6000 // 28 * 28)),
+    ((32, 4_096, 16_777_216), (100, 100), (96, 96)),
+]
+
+
+@pytest.mark.parametrize(("rule", "picture_size", "size"), SMART)
+def test_area_follows_qwens_rule(rule: tuple[int, int, int], picture_size: tuple[int, int], size: tuple) -> None:
+    multiple, low, high = rule
+    policy = ResizePolicy("area", multiple=multiple, min_pixels=low, max_pixels=high)
+    assert tuple(multiple * side for side in policy.grid(*picture_size)) == size
+    assert resize(picture(*picture_size), policy).shape == (*size, 3)
+
+
+@given(SIDES, SIDES, st.sampled_from([14, 28, 32]))
+def test_area_stays_within_its_bounds(height: int, width: int, multiple: int) -> None:
+    policy = ResizePolicy("area", multiple=multiple, min_pixels=16 * multiple**2, max_pixels=400 * multiple**2)
+    if max(height, width) > 200 * min(height, width):
+        with pytest.raises(ValueError, match="1:200"):
+            policy.grid(height, width)
+        return
+    h, w = policy.grid(height, width)
+    assert 16 <= h * w <= max(400, h, w)  # a side is never less than one square
+    if min(h, w) > 4:
+        assert 0.7 < (h / w) / (height / width) < 1.45
+
+
 def test_resize_covers_the_grid_and_keeps_the_middle() -> None:
     image = np.zeros((200, 1000, 3), np.uint8)
     image[:, 400:600] = 255

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from tests.tokenizer.toy_layouts import ToyText
 from tokenizer.codec import CodecSpec
-from tokenizer.grammar import load_layout
+from tokenizer.grammar import layout_text, load_layout, read_layout
 from tokenizer.vocabulary import Vocabulary
 
 TEXT = CodecSpec("toy-text@1", "text", (300,), "", True)
@@ -28,6 +29,36 @@ def test_ranges_are_ordered_without_gaps_and_the_total_is_aligned():
 
 def test_the_order_of_the_codecs_does_not_matter():
     assert load_layout("mmdata").bind([TEXT, IMAGE, SOUND]).vocabulary == toy()
+
+
+def test_a_codec_that_is_appended_moves_no_id():
+    spec = load_layout("mmdata")
+    began = spec.bind([SOUND, TEXT, IMAGE])
+    earlier = CodecSpec("a-image@1", "image", (70,), "", False)  # by its name it would come first
+    later = spec.bind([earlier, SOUND, TEXT, IMAGE], first=[c.name for c in began.codecs])
+    assert later.vocabulary.ranges[: len(began.vocabulary.ranges)] == began.vocabulary.ranges
+    assert later.vocabulary.ranges[-1].name == "a-image@1/0" and later.vocabulary.size % 128 == 0
+    assert spec.bind([earlier, SOUND, TEXT, IMAGE]).vocabulary["toy-image@1/0"] != began.vocabulary["toy-image@1/0"]
+    with pytest.raises(ValueError, match=r"codec none@1 is to come first and is not there"):
+        spec.bind([TEXT], first=["none@1"])
+
+
+def test_a_control_that_is_appended_moves_no_id_but_its_own():
+    text = layout_text("mmdata")
+    longer = read_layout(text.replace('"</video>"]', '"</video>", "<more>"]')).bind([SOUND, TEXT, IMAGE])
+    assert [(r.start, r.size) for r in longer.vocabulary.ranges] == [(r.start, r.size) for r in toy().ranges]
+    assert longer.controls["<eos>"] == toy().id_of("control", "<eos>")
+
+
+def test_controls_that_the_text_codec_has_keep_their_ids_and_are_no_text():
+    text = CodecSpec("hf@1", "text", (300,), "", True, specials=(("<|endoftext|>", 290), ("<|im_start|>", 291)))
+    words = ToyText()
+    layout = load_layout("qwen3-vl").bind([text], text=words)
+    vocabulary = layout.vocabulary
+    assert layout.controls["<|endoftext|>"] == 290 and layout.controls["<|im_end|>"] in vocabulary["control"]
+    assert vocabulary.describe(291) == ("control", "<|im_start|>")
+    assert vocabulary.id_of("control", "<|im_start|>") == 291
+    assert not vocabulary.mask("text")[290] and vocabulary.mask("control")[290] and vocabulary.mask("text")[289]
 
 
 def test_every_id_is_described():
