@@ -201,7 +201,7 @@ class _Batches:
     def codec(self, kind: str) -> Any:
         codec = self._settings.load_codec(self._settings.names[kind])
         if hasattr(codec, "with_policy"):  # media come resized; resizing is not always idempotent
-            return codec.with_policy(AsResized(self._settings.media.multiple))
+            return codec.with_policy(AsResized(self._settings.media.resizing[kind].multiple))
         return codec
 
     def encode_text(self, job: _Job) -> None:
@@ -304,17 +304,18 @@ def _item(job: _Job, settings: EncodeSettings) -> Item:
     }
     name = settings.names[part.kind]
     if name == SOFT:
-        grid = (job.shape[0], 0, 0) if part.kind == "audio" else (1, job.shape[0], job.shape[1])
-        return Item(codec="", codes=None, grid=grid, **common)
+        size = job.shape[0]
+        kept = (size, 0, 0) if part.kind == "audio" else (max(1, len(decoded.times)), size, job.shape[1])
+        return Item(codec="", codes=None, grid=kept, times=decoded.times, **common)
     codes = [c for c in job.codes if c is not None]
     if part.kind == "text":
-        common |= _text_words(settings.load_codec(name), codes[0], part.text or "")
+        common |= text_words(settings.load_codec(name), codes[0], part.text or "")
     whole = join_frames(codes, decoded.times) if part.kind == "video" else codes[0]
     grid = (whole.shape.t, whole.shape.h, whole.shape.w)
     return Item(codec=name, codes=np.ascontiguousarray(whole.codes, np.int32), grid=grid, times=whole.times, **common)
 
 
-def _text_words(codec: Any, codes: Codes, text: str) -> dict[str, Any]:
+def text_words(codec: Any, codes: Codes, text: str) -> dict[str, Any]:
     """The text itself where the codec loses some of it, and where its sentences end."""
     words: dict[str, Any] = {}
     if not codec.exact and codec.decode(codes) != text:

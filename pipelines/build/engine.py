@@ -9,7 +9,6 @@ from encode on.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import tempfile
 import time
@@ -18,18 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.errors import RunError, UserError
-from mmdata.manifest import MANIFEST, write_dataset_manifest
 from mmdata.media import MediaInfo, MediaShard
 from pipelines.build import encode, stages, write
 from pipelines.build.executor import LocalExecutor, Task
 from pipelines.build.inputs import BuildSource, Marker, open_one, planned, reported, touched
 from pipelines.build.ledger import write_ledger
 from pipelines.build.media import MediaSettings
-from pipelines.build.place import claim, release
+from pipelines.build.place import claim, release, resumable
 from pipelines.build.progress import Progress
-from pipelines.build.recipe import SOFT, Recipe
+from pipelines.build.recipe import SOFT, Recipe, soft_multiple
 from pipelines.build.report import BuildReport, StageReport
 from pipelines.build.settings import (
+    codec_files,
     codec_names,
     limits_of,
     media_words,
@@ -44,7 +43,7 @@ from pipelines.build.units import Unit, fingerprint_of, read_marker, run_unit, w
 from pipelines.config import nearest
 from pipelines.ingest.sources import open_source
 from tokenizer.codec import CodecSpec
-from tokenizer.codecs import load_codec
+from tokenizer.codecs import CodecFile, FileCodecs, load_codec
 
 # Raise a stage's number when its code changes what it writes.
 VERSIONS = {"ingest": 1, "curate": 1, "encode": 1, "shuffle": 1, "write": 1, "media": 1, "finish": 1}
@@ -74,7 +73,8 @@ def build(
     workers = num_workers(workers)
     if executor not in EXECUTORS:
         raise UserError(f"no executor {executor!r}; {nearest(executor, list(EXECUTORS))}")
-    names = codec_names(recipe, load)
+    files = codec_files(recipe)
+    names = codec_names(recipe, load, files)
     stages.forget_sources()
     sources = [open_one(recipe, entry, open) for entry in recipe.source]
     if dry_run:
@@ -82,22 +82,16 @@ def build(
     settings = {source.name: {"recipe": recipe_settings(recipe, names), **source.settings} for source in sources}
     held = None if explain else claim(out, settings)
     try:
-        with _scratch(out, explain) as work:
+        with resumable(out), _scratch(out, explain) as work:
             bars = Progress(progress and not explain)
             with (
                 bars,
                 LocalExecutor(workers, work / "logs", worker_environment(work), recipe.limits.stuck_seconds) as pool,
             ):
-                run = _Build(recipe, out, sources, names, load, pool, bars, explain)
+                run = _Build(recipe, out, sources, names, files, load, pool, bars, explain)
                 report = run.all_stages()
                 report.workers, report.peak_bytes = workers, pool.peak_bytes
                 return report if explain else _close(report, out, time.monotonic() - begun)
-    except KeyboardInterrupt:
-        raise RunError("interrupted; the same command again goes on from here") from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise RunError(f"no space left to write {out}; free some, then run the same command again") from None
-        raise
     finally:
         release(held)
 
@@ -111,13 +105,15 @@ class _Build:
         out: Path,
         sources: list[BuildSource],
         names: dict[str, str],
+        files: tuple[CodecFile, ...],
         load: encode.LoadCodec,
         pool: LocalExecutor,
         bars: Progress,
         explain: bool,
     ) -> None:
         self.recipe, self.out, self.work = recipe, out, out / ".work"
-        self.sources, self.names, self.load = sources, names, load
+        self.sources, self.names, self.files = sources, names, files
+        self.load: encode.LoadCodec = FileCodecs(files, load) if files else load
         self.pool, self.bars, self.explain = pool, bars, explain
         self.rows: list[StageReport] = []
         self.poison = _read_poison(self.work)
@@ -216,8 +212,14 @@ class _Build:
                 raise UserError(f"codecs.{kind}: {name} is a codec of {self.specs[name].kind}, not of {kind}")
         limits = limits_of(self.recipe)
         rate = found.get(self.names["audio"], {}).get("sample_rate_hz") or self.recipe.audio.sample_rate_hz
-        multiple = found.get(self.names["image"], {}).get("multiple") or 16
-        self.media = MediaSettings(self.recipe.image, self.recipe.video, rate, multiple, limits)
+        resizing = {kind: self.recipe.resizing(kind, self._multiple(kind, found)) for kind in ("image", "video")}
+        self.media = MediaSettings(self.recipe.image, self.recipe.video, rate, resizing, limits)
+
+    def _multiple(self, kind: str, codecs: dict[str, dict[str, Any]]) -> int:
+        """Pixels that the sides of resized pictures of a kind are a multiple of: a code of the codec, or a patch."""
+        if self.names[kind] == SOFT:
+            return soft_multiple(self.recipe, kind)
+        return codecs[self.names[kind]]["multiple"] or 16
 
     def _encode(self, source: BuildSource) -> list[Unit]:
         assert self.media is not None
@@ -227,7 +229,7 @@ class _Build:
         )
         decides = [
             media_words(self.media), recipe.keep_media, recipe.on_bad_part, self.names,
-            [vars(self.specs[name]) for name in sorted(self.specs)], platform_words(),
+            [self.specs[name].to_json() for name in sorted(self.specs)], platform_words(),
         ]  # fmt: skip
         units = []
         for i, before in enumerate(source.units["ingest"]):
@@ -280,8 +282,9 @@ class _Build:
         kinds = {kind for shard in shards for kind, counts in shard["counts"].items() if counts.get("items")}
         settings = {**source.settings, **own_settings(recipe_settings(self.recipe, self.names), kinds - {"soft"})}
         written = source.folders("write") + source.folders("media")
-        args = write.FinishArgs(written, shards, codecs, settings, media)
-        decides = (shards, [vars(c) for c in codecs], settings, media.to_json())
+        files = tuple(file for file in self.files if file.codec in used)
+        args = write.FinishArgs(written, shards, codecs, settings, media, files)
+        decides = (shards, [c.to_json() for c in codecs], settings, media.to_json(), *(f.sha256 for f in files))
         return [self._unit("finish", source, "all", write.finish, args, *decides)]
 
     def _publish(self, report: BuildReport) -> None:
@@ -293,13 +296,7 @@ class _Build:
         if not full:
             reasons = ", ".join(f"{n} {reason}" for reason, n in report.dropped.items()) or "the sources are empty"
             raise RunError(f"no document was kept ({reasons}); see {self.out / 'ledger'}")
-        for source in full:
-            (unit,) = source.units["finish"]
-            if write.is_published(unit.folder, self.out / source.name):
-                continue
-            (self.out / MANIFEST).unlink(missing_ok=True)
-            write.publish(unit.folder, self.out / source.name, self.work)
-        write_dataset_manifest(self.out, [source.name for source in full])
+        write.publish_dataset({s.name: s.units["finish"][0].folder for s in full}, self.out, self.work)
         for row in report.sources:
             row.fingerprint = write.fingerprint(self.out / row.name)
 

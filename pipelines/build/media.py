@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import numpy as np
 
 from pipelines.build.recipe import ImageOptions, VideoOptions
 from pipelines.ingest.document import Part
-from pipelines.ingest.media import EMPTY, Limits, MediaError
+from pipelines.ingest.media import EMPTY, OVER_LIMIT, Limits, MediaError
+from tokenizer.image import ResizePolicy, resize
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class MediaSettings:
     image: ImageOptions
     video: VideoOptions
     sample_rate_hz: int
-    multiple: int  # pixels a code, of a side
+    resizing: Mapping[str, ResizePolicy]  # "image", and "video" for its frames
     limits: Limits
 
 
@@ -74,7 +76,7 @@ def _image(medium: bytes | Path, settings: MediaSettings) -> Decoded:
     from pipelines.ingest.decode_image import decode_image
 
     image = decode_image(medium, settings.limits, settings.image.background)
-    return Decoded((_resize(image, settings.image.tokens, settings),))
+    return Decoded((_resize(image, settings.resizing["image"]),))
 
 
 def _audio(medium: bytes | Path, settings: MediaSettings) -> Decoded:
@@ -89,15 +91,26 @@ def _audio(medium: bytes | Path, settings: MediaSettings) -> Decoded:
 def _video(medium: bytes | Path, settings: MediaSettings) -> Decoded:
     from pipelines.ingest.decode_video import decode_video
 
-    video = settings.video
+    video, policy = settings.video, settings.resizing["video"]
     # Frames wait for the codec all at once: at twice the size they are resized to, a long 4K film still fits in memory.
-    size = 2 * settings.multiple * (math.isqrt(video.tokens) + 1)
-    clip = decode_video(medium, fps=video.fps, max_frames=video.max_frames, size=size, limits=settings.limits)
-    frames = tuple(_resize(frame, video.tokens, settings) for frame in clip.frames)
+    clip = decode_video(
+        medium, fps=video.fps, max_frames=video.max_frames, size=2 * _short_side(policy), limits=settings.limits
+    )
+    frames = tuple(_resize(frame, policy) for frame in clip.frames)
     return Decoded(frames, np.asarray(clip.times, np.float32), clip.duration_s)
 
 
-def _resize(image: np.ndarray, tokens: int, settings: MediaSettings) -> np.ndarray:  # uint8 [H, W, 3]
-    from tokenizer.image import ResizePolicy, resize
+def _short_side(policy: ResizePolicy) -> int:
+    """Pixels that the short side of no resized picture passes."""
+    if policy.kind == "stretch":
+        return max(policy.size)
+    if policy.kind == "area":
+        return math.isqrt(policy.max_pixels) + policy.multiple
+    return policy.multiple * (math.isqrt(policy.tokens) + 1)
 
-    return resize(image, ResizePolicy(settings.image.policy, tokens, settings.multiple))
+
+def _resize(image: np.ndarray, policy: ResizePolicy) -> np.ndarray:  # uint8 [H, W, 3]
+    try:
+        return resize(image, policy)
+    except ValueError as error:
+        raise MediaError(OVER_LIMIT, str(error)) from None

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mmdata.errors import UserError
 from mmdata.shards import check_name
 from pipelines.config import check, expand, read_toml
+from tokenizer.image import ResizePolicy
 
 SOFT = "soft"  # in [codecs]: keep the medium itself, at its kept size, instead of codes
 
@@ -25,30 +26,60 @@ class _Table(BaseModel):
 class Codecs(_Table):
     """Codec of each kind, by name (newest revision) or name@revision."""
 
-    text: str = Field(default="text-spm16k", description="codec of texts")
+    text: str = Field(
+        default="text-spm16k",
+        description="codec of texts: a name, or the path of a `tokenizer.json` (needs the extra `hf`) or of a"
+        " SentencePiece `.model`, relative to the recipe",
+    )
     image: str = Field(default="image-fsq16", description='codec of images, or "soft": keep the pixels, no codes')
     audio: str = Field(default="speech-melfsq", description='codec of sound, or "soft": keep the waveform, no codes')
-    video: str = Field(default="", description="an image codec for the frames of videos; empty: the image codec")
+    video: str = Field(
+        default="", description='an image codec for the frames of videos, or "soft"; empty: as images are'
+    )
 
 
 class ImageOptions(_Table):
-    """How images are resized before they are encoded."""
+    """How images are resized before they are encoded, or kept without codes."""
 
-    tokens: int = Field(default=256, ge=1, description="the most codes an image becomes")
-    policy: Literal["bucket", "crop"] = Field(
-        default="bucket", description='"bucket": the nearest of a few aspect ratios; "crop": a square from the centre'
+    tokens: int = Field(default=256, ge=1, description='the most codes (soft: patches) of "bucket" and "crop"')
+    policy: Literal["bucket", "crop", "stretch", "area"] = Field(
+        default="bucket",
+        description='"bucket": the nearest of a few aspect ratios; "crop": a square from the centre; "stretch": one'
+        ' size, whatever the shape (SigLIP, Gemma 3); "area": any shape, the area within bounds (Qwen2-VL)',
     )
     background: tuple[int, int, int] = Field(
         default=(255, 255, 255), description="what shows through transparent pixels"
     )
+    multiple: int = Field(
+        default=0,
+        ge=0,
+        description='both sides of an image kept without codes (image = "soft") are multiples of so many pixels: the'
+        " patch of the layout; 0: 16. With a codec, the codec decides",
+    )
+    size: tuple[int, int] = Field(default=(0, 0), description='height and width in pixels, of policy = "stretch"')
+    min_pixels: int = Field(default=3_136, ge=1, description='the smallest area, of policy = "area"')
+    max_pixels: int = Field(default=1_003_520, ge=1, description='the largest area, of policy = "area"')
 
 
 class VideoOptions(_Table):
-    """Which frames of a video are kept."""
+    """Which frames of a video are kept, and at what size."""
 
     fps: float = Field(default=1.0, gt=0, description="frames kept a second")
     max_frames: int = Field(default=16, ge=1, description="the most frames kept of one video, spread over its length")
-    tokens: int = Field(default=64, ge=1, description="the most codes a frame becomes")
+    tokens: int = Field(
+        default=64,
+        ge=1,
+        description='the most codes (soft: patches) a frame becomes, where the policy is "bucket" or "crop"',
+    )
+    policy: Literal["", "bucket", "crop", "stretch", "area"] = Field(
+        default="", description="how frames are resized, as images are; empty: by the policy of [image]"
+    )
+    multiple: int = Field(
+        default=0, ge=0, description='of the sides of frames kept without codes (video = "soft"); 0: as of soft images'
+    )
+    size: tuple[int, int] = Field(default=(0, 0), description='of frames with "stretch"; zeros: as of images')
+    min_pixels: int = Field(default=0, ge=0, description='of a frame with "area"; 0: as of an image')
+    max_pixels: int = Field(default=0, ge=0, description='of a frame with "area"; 0: as of an image')
 
 
 class AudioOptions(_Table):
@@ -119,6 +150,10 @@ class Recipe(RecipeFile):
         """Where the source lies; UserError where a variable in it is not set."""
         return (self.folder / expand(entry.path, f"source {entry.name!r}")).resolve()
 
+    def resizing(self, kind: str, multiple: int) -> ResizePolicy:
+        """How images, or the frames of videos, come to multiples of so many pixels; UserError where they cannot."""
+        return _resizing(self, kind, multiple, "the recipe")
+
 
 def load_recipe(path: Path) -> Recipe:
     """The recipe in `path`; UserError in one line names the key, the nearest known one, and the choices."""
@@ -140,9 +175,64 @@ def make_recipe(file: RecipeFile, folder: Path, where: str) -> Recipe:
             raise UserError(f"{where}: two sources are named {name!r}; give each its own name")
         if name in ("ledger", "media", "catalog"):
             raise UserError(f"{where}: a source cannot be named {name!r}, a folder of the dataset has that name")
-    soft = [kind for kind in ("image", "audio") if getattr(file.codecs, kind) == SOFT]
-    if file.codecs.text == SOFT or file.codecs.video == SOFT:
-        raise UserError(f"{where}: codecs.text and codecs.video cannot be {SOFT!r}; name a codec")
+    soft = [kind for kind in ("image", "audio", "video") if getattr(file.codecs, kind) == SOFT]
+    if file.codecs.text == SOFT:
+        raise UserError(f"{where}: codecs.text cannot be {SOFT!r}; name a codec")
     if soft and file.keep_media != "resized":
         raise UserError(f'{where}: codecs.{soft[0]} = "soft" needs keep_media = "resized", or there is nothing to read')
+    _check_sizes(file, where)
     return Recipe(folder=folder, **{name: getattr(file, name) for name in RecipeFile.model_fields})
+
+
+def is_soft(file: RecipeFile, kind: str) -> bool:
+    """Whether media of a kind are kept without codes; videos are as images are, unless the recipe says."""
+    return (getattr(file.codecs, kind) or file.codecs.image) == SOFT
+
+
+def soft_multiple(file: RecipeFile, kind: str) -> int:
+    """Pixels that the sides of soft images, or of the frames of soft videos, are a multiple of."""
+    own = file.video.multiple if kind == "video" else 0
+    return own or (file.image.multiple if is_soft(file, "image") else 0) or 16
+
+
+# Keys of [image] and [video] that only some policies read: to write one of another policy is a mistake.
+_POLICIES_OF = {
+    "tokens": ("bucket", "crop"),
+    "size": ("stretch",),
+    "min_pixels": ("area",),
+    "max_pixels": ("area",),
+}
+
+
+def _check_sizes(file: RecipeFile, where: str) -> None:
+    """UserError for keys of [image] and [video] that do not go together."""
+    for kind, table in (("image", file.image), ("video", file.video)):
+        policy = table.policy or file.image.policy
+        for key, policies in _POLICIES_OF.items():
+            if getattr(table, key) != type(table).model_fields[key].default and policy not in policies:
+                wanted = " or ".join(f'"{name}"' for name in policies)
+                raise UserError(
+                    f'{where}: {kind}.{key} goes with policy = {wanted}, the policy is "{policy}"; remove one of them'
+                )
+        _resizing(file, kind, soft_multiple(file, kind) if is_soft(file, kind) else 1, where)
+        if table.multiple and not is_soft(file, kind):
+            codec = getattr(file.codecs, kind) or file.codecs.image
+            raise UserError(
+                f'{where}: {kind}.multiple goes with codecs.{kind} = "soft"; {codec} has its own: remove it'
+            )
+
+
+def _resizing(file: RecipeFile, kind: str, multiple: int, where: str) -> ResizePolicy:
+    image, table = file.image, file.video if kind == "video" else file.image
+    size, low = table.size if any(table.size) else image.size, table.min_pixels or image.min_pixels
+    policy, high = table.policy or image.policy, table.max_pixels or image.max_pixels
+    most = size[0] * size[1] if policy == "stretch" else low if policy == "area" else 0
+    if most > file.limits.max_pixels:
+        raise UserError(
+            f"{where}: {kind}s would be enlarged to {most:,} pixels, limits.max_pixels is {file.limits.max_pixels:,};"
+            " change one of them"
+        )
+    try:
+        return ResizePolicy(policy, table.tokens, multiple, size, low, high)
+    except ValueError as error:
+        raise UserError(f"{where}, [{kind}]: {error}") from None

@@ -11,33 +11,59 @@ from typing import Any
 from mmdata.errors import UserError
 from pipelines.build.encode import LoadCodec
 from pipelines.build.media import MediaSettings
-from pipelines.build.recipe import SOFT, Recipe
+from pipelines.build.recipe import SOFT, ImageOptions, Recipe, VideoOptions
 from pipelines.build.units import fingerprint_of
+from pipelines.config import expand
 from pipelines.ingest.media import Limits
-from tokenizer.codecs import full_name, load_codec
+from tokenizer.codecs import CodecFile, full_name, is_codec_file, load_codec
 
 
-def codec_names(recipe: Recipe, load: LoadCodec) -> dict[str, str]:
+def codec_files(recipe: Recipe) -> tuple[CodecFile, ...]:
+    """The text codec of the recipe where it is a file; UserError where it cannot be read."""
+    name = recipe.codecs.text
+    if not is_codec_file(name):
+        return ()
+    try:
+        # Not resolved: files of a Hugging Face cache are links to names without suffix.
+        file = CodecFile.of(Path(os.path.abspath(recipe.folder / expand(name, "codecs.text"))))
+        file.load()  # what is no vocabulary is told before the work, not after
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"codecs.text: {error}") from None
+    return (file,)
+
+
+def codec_names(recipe: Recipe, load: LoadCodec, files: tuple[CodecFile, ...] = ()) -> dict[str, str]:
     """Kind -> name@revision of the recipe's codecs, without loading them."""
     names = {kind: getattr(recipe.codecs, kind) for kind in ("text", "image", "audio", "video")}
     names["video"] = names["video"] or names["image"]
+    for file in files:
+        names["text"] = file.codec
     if load is not load_codec:
         return names
+    known = {file.codec for file in files} | {SOFT}
     for kind, name in names.items():
         try:
-            names[kind] = name if name == SOFT else full_name(name)
+            names[kind] = name if name in known else full_name(name)
         except ValueError as error:
             raise UserError(f"codecs.{kind}: {error}") from None
     return names
 
 
+# Keys that came after the first datasets: a recipe that leaves them at their defaults has the settings it always had.
+_LATER = {
+    "image": ("multiple", "size", "min_pixels", "max_pixels"),
+    "video": ("policy", "multiple", "size", "min_pixels", "max_pixels"),
+}
+
+
 def recipe_settings(recipe: Recipe, names: dict[str, str]) -> dict[str, Any]:
     """The keys of the recipe that decide every source's bytes."""
-    words = recipe.model_dump(
-        mode="json", include={"seed", "validation", "keep_media", "on_bad_part", "image", "video"}
-    )
+    words = recipe.model_dump(mode="json", include={"seed", "validation", "keep_media", "on_bad_part"})
     return {
         **words,
+        **sizes_words(recipe.image, recipe.video),
         "audio": recipe.audio.model_dump(),
         "limits": recipe.limits.model_dump(exclude={"stuck_seconds"}),
         "shards": recipe.shards.model_dump(include={"samples", "bytes"}),
@@ -55,9 +81,28 @@ def own_settings(settings: dict[str, Any], kinds: set[str]) -> dict[str, Any]:
     return {**kept, "codecs": {kind: name for kind, name in settings["codecs"].items() if kind in kinds}}
 
 
+def sizes_words(image: ImageOptions, video: VideoOptions) -> dict[str, Any]:
+    """The tables [image] and [video], without later keys that are at their defaults."""
+    return {
+        name: {
+            key: value
+            for key, value in table.model_dump(mode="json").items()
+            if key not in _LATER[name] or getattr(table, key) != type(table).model_fields[key].default
+        }
+        for name, table in (("image", image), ("video", video))
+    }
+
+
 def media_words(media: MediaSettings) -> dict[str, Any]:
-    return {**vars(media), "image": media.image.model_dump(), "video": media.video.model_dump(),
-            "limits": vars(media.limits)}  # fmt: skip
+    """What decides the arrays of media, for the fingerprint of a work unit."""
+    multiple, of_frames = media.resizing["image"].multiple, media.resizing["video"].multiple
+    return {
+        **sizes_words(media.image, media.video),
+        "sample_rate_hz": media.sample_rate_hz,
+        "multiple": multiple,
+        **({"video_multiple": of_frames} if of_frames != multiple else {}),
+        "limits": vars(media.limits),
+    }
 
 
 def limits_of(recipe: Recipe) -> Limits:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import base64
 import io
 import wave
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tokenizer.codec import Codes, Shape
-from tokenizer.codecs import load_codec
 from tokenizer.item import Item
 from tokenizer.video import split_frames
 
+Load = Callable[[str], Any]  # a codec by its name: `load_codec` of the source that an item is from
 
-def decode_item(item: Item) -> Any:
+
+def decode_item(item: Item, load: Load) -> Any:
     """The medium that an item's codes stand for: str, uint8 [H, W, 3], float32 [n], or uint8 [t, H, W, 3]."""
     if item.codes is None:
         raise ValueError(f"item {item.uri!r} is soft: it has no codes to decode")
     if item.kind == "text" and item.text is not None:
         return item.text
-    codec = _codec(item.codec)
+    codec = load(item.codec)
     t, h, w = item.grid
     codes = Codes(item.codes, Shape(item.codes.shape[0], item.codes.shape[1], t, h, w))
     if item.kind == "video":
@@ -30,14 +31,9 @@ def decode_item(item: Item) -> Any:
     return codec.decode(codes)
 
 
-def sample_rate_of(codec_name: str) -> int:
+def sample_rate_of(codec_name: str, load: Load) -> int:
     """Samples a second of what an audio codec decodes to."""
-    return int(_codec(codec_name).sample_rate_hz)
-
-
-@cache
-def _codec(name: str) -> Any:
-    return load_codec(name)
+    return int(load(codec_name).sample_rate_hz)
 
 
 def png(image: np.ndarray) -> bytes:
@@ -65,19 +61,18 @@ def data_address(data: bytes, mime: str) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
-def text_pieces(item: Item) -> list[str]:
+def text_pieces(item: Item, load: Load) -> list[str]:
     """What each code of a text item adds to the text; a character split over bytes comes with its last byte."""
     assert item.codes is not None
-    codec = _codec(item.codec)
-    pieces, start, codes = [], 0, item.codes
-    for stop in range(1, len(codes) + 1):
-        piece = codec.decode(Codes(codes[start:stop], Shape(stop - start, 1)))
+    codec = load(item.codec)
+    pieces, waiting = [], b""
+    for code in item.codes[:, 0].tolist():
+        waiting += codec.token_bytes(code)
+        piece = waiting.decode("utf-8", "replace")
         if "\ufffd" not in piece:
             pieces.append(piece)
-            start = stop
-    if start < len(codes):
-        pieces.append(codec.decode(Codes(codes[start:], Shape(len(codes) - start, 1))))
-    return pieces
+            waiting = b""
+    return [*pieces, waiting.decode("utf-8", "replace")] if waiting else pieces
 
 
 def at_most(image: np.ndarray, side: int) -> np.ndarray:

@@ -16,12 +16,13 @@ import numpy as np
 import mmdata
 from mmdata.errors import UserError
 from pipelines.look import media
-from pipelines.look.tables import Stats, dataset_stats, ledger_counts
+from pipelines.look.tables import Stats, dataset_stats, ledger_counts, size_words
 from tokenizer.item import KINDS, Item
 
 MAX_TEXT = 1_500  # characters of one text shown
 MAX_ITEMS = 24  # items of one sample shown
-MAX_SOUND_BYTES = 1 << 20  # of one original sound: a page stays of a size that opens
+MAX_SOUND_BYTES = 1 << 20  # of one kept sound: a page stays of a size that opens
+MAX_FRAMES = 16  # of one kept video
 
 
 def write_page(folder: Path, out: Path, samples: int = 6) -> Path:
@@ -59,18 +60,22 @@ def _dataset_sections(folder: Path, samples: int) -> tuple[str, str, list[tuple[
         cards = "".join(_sample(sample, source) for sample in shown)
         sections.append((name, cards or "<p>no samples</p>"))
     tokens = sum(sum(row["tokens"].values()) for row in stats["sources"].values())
+    soft = sum(row["soft_items"] for row in stats["sources"].values())
     lead = (
-        f"{len(stats['sources'])} sources, {tokens:,} codes. Left: the original, where kept; right: decoded from codes."
+        f"{len(stats['sources'])} sources, {tokens:,} codes{f', {soft:,} soft items' if soft else ''}."
+        " Left: the original, where kept; right: decoded from codes. Soft items have no codes: shown as they are kept."
     )
     return f"Dataset {folder.resolve().name}", lead, sections
 
 
 def _totals(stats: Stats) -> str:
     kinds = KINDS[1:5]
-    head = "".join(f"<th>{name}</th>" for name in ("source", "train", "validation", *(f"{k} codes" for k in kinds)))
+    names = ("source", "train", "validation", *(f"{k} codes" for k in kinds), "soft items")
+    head = "".join(f"<th>{name}</th>" for name in names)
     rows = "".join(
         f"<tr><td>{html.escape(name)}<td>{row['train']:,}<td>{row['validation']:,}"
         + "".join(f"<td>{row['tokens'].get(kind, 0):,}" for kind in kinds)
+        + f"<td>{row['soft_items']:,}"
         for name, row in stats["sources"].items()
     )
     return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
@@ -99,25 +104,40 @@ def _sample(sample: mmdata.Sample, source: Any) -> str:
 
 def _item(item: Item, source: Any) -> str:
     if item.is_soft:
-        return f"<figure><figcaption>soft {item.kind} {item.grid}</figcaption></figure>"
-    decoded = media.decode_item(item)
+        return f"<figure>{_soft(item, source)}<figcaption>{_caption(item)}</figcaption></figure>"
+    decoded = media.decode_item(item, source.load_codec)
     if item.kind == "text":
-        return _text(item, decoded)
+        return _text(item, decoded, source)
     caption = f"<figcaption>{_caption(item)}</figcaption>"
     original = _original(item, source)
     if item.kind == "image":
         return f'<figure><figure class="pair">{original}{_image(decoded)}</figure>{caption}</figure>'
     if item.kind == "video":
         return f'<figure><div class="strip">{"".join(map(_image, decoded))}</div>{caption}</figure>'
-    sound = media.data_address(media.wav(decoded, media.sample_rate_of(item.codec)), "audio/wav")
+    sound = media.data_address(media.wav(decoded, media.sample_rate_of(item.codec, source.load_codec)), "audio/wav")
     return f'<figure>{original}<audio controls preload="none" src="{sound}"></audio>{caption}</figure>'
 
 
-def _text(item: Item, text: str) -> str:
+def _soft(item: Item, source: Any) -> str:
+    """What a soft item refers to: a picture, some frames, or a sound; nothing where it was not kept."""
+    if source.media.form != "resized" or item.digest not in source.media:
+        return ""
+    kept = source.media.get(item.digest, item.kind)
+    if item.kind == "image":
+        return _image(kept.data)
+    if item.kind == "video":
+        shown = np.unique(np.linspace(0, len(kept.data) - 1, MAX_FRAMES).astype(int))
+        return f'<div class="strip">{"".join(_image(kept.data[i]) for i in shown)}</div>'
+    pcm = kept.data[: MAX_SOUND_BYTES // 2]
+    sound = media.data_address(media.wav(pcm / np.float32(32767), kept.sample_rate_hz), "audio/wav")
+    return f'<audio controls preload="none" src="{sound}"></audio>'
+
+
+def _text(item: Item, text: str, source: Any) -> str:
     """The text with every token on a background of its own where it is short; plain where it is long."""
     label = f"[{item.start_s:.1f}-{item.end_s:.1f} s] " if item.start_s == item.start_s else ""
     if item.codes is not None and len(item.codes) <= 120 and item.text is None:
-        pieces = media.text_pieces(item)
+        pieces = media.text_pieces(item, source.load_codec)
         words = "".join(f"<span>{html.escape(piece)}</span>" for piece in pieces)
     else:
         words = html.escape(text[:MAX_TEXT]) + (" …" if len(text) > MAX_TEXT else "")
@@ -125,11 +145,9 @@ def _text(item: Item, text: str) -> str:
 
 
 def _caption(item: Item) -> str:
-    assert item.codes is not None
-    t, h, w = item.grid
-    size = {"image": f"{h}x{w}", "video": f"{t} frames of {h}x{w}"}.get(item.kind, "")
     seconds = f"{item.start_s:.1f}-{item.end_s:.1f} s" if item.start_s == item.start_s else ""
-    words = [item.uri, f"{item.codes.size:,} codes", size, seconds]
+    codes = "soft" if item.codes is None else f"{item.codes.size:,} codes"
+    words = [item.uri, codes, size_words(item), seconds]
     return html.escape(" · ".join(word for word in words if word))
 
 

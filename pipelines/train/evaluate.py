@@ -37,7 +37,8 @@ def evaluate(
         of_batch, count = step(params, sharding.place(arrays_of(batch), mesh))
         sums += np.asarray(of_batch)
         counts += np.asarray(count)
-        is_text = (batch.loss_weights[:, :-1] > 0) & (batch.kinds[:, 1:] == TEXT)
+        kinds = batch.kinds[:, 1:].reshape(*batch.kinds[:, 1:].shape, *[1] * (batch.tokens.ndim - 2))
+        is_text = (batch.loss_weights[:, :-1] > 0) & (kinds == TEXT)
         frequencies += np.bincount(batch.targets[:, :-1][is_text], minlength=len(frequencies))
     out: dict[str, dict[str, Any]] = {}
     for number, kind in enumerate(KINDS):

@@ -111,6 +111,11 @@ def target_kinds(kinds: jax.Array) -> jax.Array:
 
 
 def sums_by_kind(losses: jax.Array, weights: jax.Array, kinds: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(sum of losses, number of targets) by kind, float32 [6] each, over the targets that count (weight > 0)."""
-    counted = (weights > 0)[..., None] & (target_kinds(kinds)[..., None] == jnp.arange(len(KINDS)))
-    return jnp.sum(losses[..., None] * counted, (0, 1)), jnp.sum(counted, (0, 1), dtype=jnp.float32)
+    """(sum of losses, number of targets) by kind, float32 [6] each, over the targets that count (weight > 0).
+
+    losses, weights: [B, L], or [B, L, K] of which the K of a place are of its kind.
+    """
+    of_target = target_kinds(kinds).reshape(*kinds.shape, *[1] * (losses.ndim - 2))
+    counted = (weights > 0)[..., None] & (of_target[..., None] == jnp.arange(len(KINDS)))
+    over = tuple(range(losses.ndim))
+    return jnp.sum(losses[..., None] * counted, over), jnp.sum(counted, over, dtype=jnp.float32)

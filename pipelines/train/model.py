@@ -3,10 +3,17 @@
 Multi-query attention, rotary positions, RMS norms, a gated MLP, embeddings tied to the output (Shazeer 2019, 2020;
 Gemini 1 report, section 2). It knows ids only: what an id means is the layout's business. Parameters are float32;
 the compute type is a setting.
+
+Soft media come in by one linear projection a kind, as patches do in ViT (Dosovitskiy et al. 2021) and Fuyu: no encoder
+stands before the decoder. K ids a place (codebooks in parallel streams) are summed on the way in and predicted
+independently on the way out, which leaves what the codes of one moment know of one another to the layout's delays
+(MusicGen; a depth transformer as Moshi's is not here).
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from pipelines.train.attention import attend, mask, rotate
+from tokenizer.item import KINDS
+
+# Natural log-mel frames of speech have about this mean and spread (measured for tokenizer/nets/melfsq.py)
+MEL_MEAN, MEL_SPREAD = -5.0, 2.2
 
 Params = dict[str, Any]
 Constrain = Callable[[jax.Array, str], jax.Array]  # (array, name of its role) -> the array, laid out over the mesh
@@ -34,6 +45,8 @@ class ModelConfig:
     embedding: int = 0  # width of a token's vector, in and out; 0: width. The vocabulary's cost goes with it
     ranges: tuple[int, ...] = (0,)  # first ids of ranges whose ids share a part of their vector
     digits: tuple[tuple[int, tuple[int, ...]], ...] = ()  # (first id, levels) of codebooks whose codes have digits
+    soft: tuple[tuple[str, int], ...] = ()  # (kind, numbers of one vector) of the soft media of a batch
+    streams: int = 1  # ids a place: 1 is tokens [B, L], K is tokens [B, L, K]
     theta: float = 10_000.0  # of the rotary positions
     dtype: str = "float32"  # of the computation
     remat: bool = False  # compute activations again in the backward pass: less memory, a third more work
@@ -51,7 +64,8 @@ def unplaced(x: jax.Array, role: str) -> jax.Array:
 def init(key: jax.Array, config: ModelConfig) -> Params:
     """Fresh parameters; layers lie along the first axis of everything under "layers"."""
     layers, width, heads, dim = config.layers, config.width, config.heads, config.head_dim
-    keys = iter(jax.random.split(key, 10))
+    more = (jax.random.fold_in(key, i) for i in itertools.count())  # never moves what the first ten draw
+    keys = itertools.chain(jax.random.split(key, 10), more)
     size = config.embedding or width
 
     def matrix(*shape: int, fan_in: int, scale: float = 1.0) -> jax.Array:
@@ -80,6 +94,14 @@ def init(key: jax.Array, config: ModelConfig) -> Params:
         params["digits"] = jnp.zeros((sum(sum(levels) for _, levels in config.digits), size))
     if config.factored:
         params |= {"widen": matrix(size, width, fan_in=size), "narrow": matrix(width, size, fan_in=width)}
+    if config.soft:
+        params["soft"] = {
+            kind: {"weight": matrix(numbers, width, fan_in=numbers), "bias": jnp.zeros(width)}
+            for kind, numbers in config.soft
+        }
+    if config.streams > 1:
+        signs = jax.random.rademacher(next(keys), (config.streams, size), jnp.float32)
+        params["streams"] = {"scale": signs, "shift": jnp.zeros((config.streams, size))}
     return params
 
 
@@ -106,10 +128,14 @@ def table(params: Params, config: ModelConfig) -> jax.Array:
 
 
 def hidden(params: Params, batch: dict[str, Any], config: ModelConfig, constrain: Constrain = unplaced) -> jax.Array:
-    """What meets the embedding in the output, [B, L, embedding]: of tokens, segment_ids, positions and blocks."""
-    refuse_unreadable(batch)
+    """What meets the embedding in the output, [B, L, embedding]: of tokens, segment_ids, positions and blocks, and of
+    soft, soft_index and kinds where the batch has soft media. ValueError for a batch of another layout than `config`.
+    """
+    _check(batch, config)
     seen = mask(batch["segment_ids"], batch.get("blocks"))
     x = constrain(_embed(params, batch["tokens"], config), "hidden")
+    if config.soft:
+        x = constrain(_with_soft(params, batch, x, config), "hidden")
 
     def layer(x: jax.Array, weights: Params) -> tuple[jax.Array, None]:
         query, key, value = _project(x, weights, batch["positions"], config)
@@ -120,20 +146,34 @@ def hidden(params: Params, batch: dict[str, Any], config: ModelConfig, constrain
     return _leave(params, x)
 
 
-def refuse_unreadable(batch: dict[str, Any]) -> None:
-    """ValueError for batches this model has no inputs for: K ids a place, or soft items."""
-    if batch["tokens"].ndim != 2:
+def _check(batch: dict[str, Any], config: ModelConfig) -> None:
+    tokens, streams = batch["tokens"], config.streams
+    if tokens.shape[2:] != (() if streams == 1 else (streams,)):
         raise ValueError(
-            f"tokens are {list(batch['tokens'].shape)}; this model reads one id a place [B, L]: use a layout that"
-            " flattens codebooks"
+            f"tokens are {list(tokens.shape)}; this model reads {streams} a place: make it for this layout"
         )
-    if batch.get("soft_index") is not None:
-        raise ValueError("the batch has soft items; this model reads ids only: use a layout without [soft]")
+    soft = {kind: math.prod(values.shape[2:]) for kind, values in batch.get("soft", {}).items()}
+    if soft != dict(config.soft):
+        raise ValueError(f"the batch has soft {soft}, the model projects {dict(config.soft)}: make it for this layout")
+
+
+def per_stream(params: Params, x: jax.Array, config: ModelConfig) -> jax.Array:
+    """Hidden states [..., embedding] as each stream's own, [..., K, embedding]; as they are where there is one stream.
+
+    Stream k reads and writes by a table of its own: the shared vectors, each number times a learnt factor, at first
+    +1 or -1 by lot, so that the streams do not disturb one another though they are summed and share ids (two sounds of
+    one codec). Its shift lets it learn at once which ranges of ids it never writes.
+    """
+    if config.streams == 1:
+        return x
+    own = params["streams"]
+    return x[..., None, :] * own["scale"].astype(x.dtype) + own["shift"].astype(x.dtype)
 
 
 def logits(params: Params, x: jax.Array, config: ModelConfig) -> jax.Array:
-    """float32 [..., vocabulary] of hidden states [..., embedding]."""
+    """float32 [..., vocabulary] of hidden states [..., embedding]; [..., K, vocabulary] where there are K streams."""
     weights = table(params, config).astype(config.dtype)
+    x = per_stream(params, x, config)
     return jnp.einsum("...d,vd->...v", x, weights, preferred_element_type=jnp.float32) + params["bias"]
 
 
@@ -149,7 +189,8 @@ def init_cache(config: ModelConfig, batch: int, length: int) -> Params:
 def decode_step(
     params: Params, cache: Params, tokens: jax.Array, place: jax.Array, positions: jax.Array, config: ModelConfig
 ) -> tuple[jax.Array, Params]:
-    """Logits [B, vocabulary] after tokens int32 [B] at `place` of the cache, and the cache with them in it.
+    """Logits [B, vocabulary] after tokens int32 [B] at `place` of the cache, and the cache with them in it; of K
+    streams [B, K, vocabulary] after tokens [B, K].
 
     positions: int32 [B, 1] or [B, P, 1], as in a batch.
     """
@@ -173,8 +214,39 @@ def decode_step(
 def _embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
     # Tied embeddings have the scale of the output; the stream wants values of about one
     vectors = table(params, config)
-    x = vectors[tokens].astype(config.dtype) * jnp.asarray(vectors.shape[1] ** 0.5, config.dtype)
+    scale = (vectors.shape[1] / config.streams) ** 0.5
+    if config.streams == 1:
+        x = vectors[tokens].astype(config.dtype)
+    else:  # one stream after the other: all of them at once would be K times the size of the stream
+        own = params["streams"]["scale"].astype(config.dtype)
+        x = sum(vectors[tokens[..., k]].astype(config.dtype) * own[k] for k in range(config.streams))
+    x = x * jnp.asarray(scale, config.dtype)
     return x @ params["widen"].astype(x.dtype) if "widen" in params else x
+
+
+def _with_soft(params: Params, batch: dict[str, Any], x: jax.Array, config: ModelConfig) -> jax.Array:
+    """x [B, L, width] with the projected soft vectors at the places that refer to them."""
+
+    @jax.checkpoint  # else the vectors would wait for the backward pass as floats: four times what the batch holds
+    def project(own: Params, values: jax.Array) -> jax.Array:
+        flat = _scaled(values).reshape(*values.shape[:2], -1).astype(x.dtype)  # [B, S, numbers]
+        return flat @ own["weight"].astype(x.dtype) + own["bias"].astype(x.dtype)
+
+    for kind, _ in config.soft:
+        vectors = project(params["soft"][kind], batch["soft"][kind])
+        here = (batch["soft_index"] >= 0) & (batch["kinds"] == KINDS.index(kind))
+        found = jax.vmap(lambda rows, index: rows[index])(vectors, jnp.where(here, batch["soft_index"], 0))
+        x = jnp.where(here[..., None], found, x)
+    return x
+
+
+def _scaled(values: jax.Array) -> jax.Array:
+    """Soft vectors as float32 of about unit size: pixels (uint8), samples (int16) and log-mel frames (float32)."""
+    if values.dtype == jnp.uint8:
+        return values.astype(jnp.float32) / 127.5 - 1
+    if values.dtype == jnp.int16:
+        return values.astype(jnp.float32) / 32768
+    return (values - MEL_MEAN) / MEL_SPREAD
 
 
 def _leave(params: Params, x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and a cosine; matrices decay, norms and biases do not."""
+"""AdamW with warm-up and a cosine; matrices decay, norms, biases and the factors of streams do not."""
 
 from __future__ import annotations
 
@@ -57,4 +57,4 @@ def _decays(params: Any) -> Any:
 
 def _is_scale(path: Any) -> bool:
     name = str(path[-1].key)
-    return name == "bias" or name.endswith("norm")
+    return name in ("bias", "scale", "shift") or name.endswith("norm")

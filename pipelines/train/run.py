@@ -6,6 +6,7 @@ run.toml with every default written out, so `mmdata train DIR/run.toml --out DIR
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +192,7 @@ def make_loader(run: Run, split: str = "train", shard: tuple[int, int] = (0, 1),
 
 
 def sized(settings: ModelSettings, layout: Any) -> ModelConfig:
-    """The model of these sizes over a bound layout's vocabulary."""
+    """The model of these sizes over a bound layout's vocabulary, its soft vectors and its parallel streams."""
     vocabulary = layout.vocabulary
     starts = tuple(r.start for r in vocabulary.ranges)
     digits = tuple(
@@ -200,7 +201,15 @@ def sized(settings: ModelSettings, layout: Any) -> ModelConfig:
         for first in offsets
         if codec.levels
     )
-    return ModelConfig(vocabulary=vocabulary.size, ranges=starts, digits=digits, **settings.model_dump())
+    soft = tuple((kind, math.prod(shape)) for kind, (shape, _) in sorted(layout.soft_shapes.items()))
+    return ModelConfig(
+        vocabulary=vocabulary.size,
+        ranges=starts,
+        digits=digits,
+        soft=soft,
+        streams=layout.num_streams,
+        **settings.model_dump(),
+    )
 
 
 def open_loader(path: Path) -> mmdata.Loader:

@@ -7,6 +7,7 @@ template has a code, the model chooses among that codebook's ids; everything els
 from __future__ import annotations
 
 import wave
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,15 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmdata.commit import commit, temporary, writing
+from mmdata.dataset import open_source
 from mmdata.errors import RunError, UserError
 from pipelines.config import check, read_toml
 from pipelines.train.checkpoint import restore_params
 from pipelines.train.folder import CHECKPOINTS, read_layout
 from pipelines.train.model import ModelConfig, decode_step, init_cache
-from pipelines.train.run import ModelSettings, RunSettings, sized
+from pipelines.train.run import ModelSettings, RunSettings, load_run, sized
 from tokenizer.codec import Codec, CodecSpec, Codes, Shape, spec_of
-from tokenizer.codecs import load_codec
-from tokenizer.item import Item
+from tokenizer.codecs import CODECS, load_codec
+from tokenizer.item import TEXT, Item
+
+LoadCodec = Callable[[str], Codec]
 
 SUFFIXES = {"text": ".txt", "image": ".png", "audio": ".wav"}
 
@@ -35,6 +39,7 @@ class Template:
     """What to write: ids that are given, and ranges to choose from where they are not."""
 
     ids: np.ndarray  # int32 [n]
+    positions: np.ndarray  # int32 [n] or [P, n], as the layout counts them
     free: list[str | None]  # [n] the range of a place the model fills; None where the id is given
     end: int | None = None  # an id that may come instead of any free one but the first and ends the text; None: never
 
@@ -63,20 +68,27 @@ def sample(
     path = Path(out) if out is not None else folder / "samples" / f"{kind}-{seed}{SUFFIXES[kind]}"
     if path.suffix != SUFFIXES[kind]:
         raise UserError(f"{path} does not end in {SUFFIXES[kind]}: that is what a sample of kind {kind} is written as")
-    _codec(_spec(layout, kind))  # a codec that cannot decode it is told before the work, not after
+    load = _load_of(folder, layout)
+    _codec(_spec(layout, kind), load)  # a codec that cannot decode it is told before the work, not after
     if layout.needs_blocks:
         raise UserError(
             "the run's layout lets codes see those after them; sampling goes one id at a time: train without"
         )
-    template = make_template(layout, kind, prompt, grid=grid, seconds=seconds, max_tokens=max_tokens)
+    config = sized(settings, layout)
+    if config.streams > 1:
+        raise UserError(
+            f"the run's layout writes {config.streams} ids a place; sampling goes one id at a time: train a layout that"
+            " writes one codebook after the other"
+        )
+    template = make_template(layout, kind, prompt, grid=grid, seconds=seconds, max_tokens=max_tokens, load=load)
     _, params = restore_params(folder / CHECKPOINTS)
-    ids = fill(params, sized(settings, layout), layout, template, seed=seed, temperature=temperature)
+    ids = fill(params, config, layout, template, seed=seed, temperature=temperature)
     items, problems = layout.parse(ids)
     if problems or not items:
         what = f"{problems[0].what} at {problems[0].position}" if problems else "it holds nothing"
         raise RunError(f"the sample does not parse ({what}): the layout's render and parse disagree")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, items[-1], _decode(items[-1], layout))
+    _write(path, items[-1], _decode(items[-1], layout, load))
     return path
 
 
@@ -95,24 +107,27 @@ def make_template(
     grid: tuple[int, int] = (16, 16),
     seconds: float = 3.0,
     max_tokens: int = 200,
+    load: LoadCodec | None = None,
 ) -> Template:
-    """The template of a document: the prompt, then what is wanted.
+    """The template of a document: the prompt, then what is wanted. `load` finds the text codec, if not a shipped one.
 
     Of an image of 1 x 2 codes after "hi":  <bos> <text> hi <image> SIZE(1) SIZE(2) ? ? </image> <eos>
     """
-    items = [_text_item(layout, prompt)] if prompt or kind == "text" else []
+    items = [_text_item(layout, prompt, load)] if prompt or kind == "text" else []
     if kind != "text":
         items.append(_empty_item(layout, kind, grid, seconds))
         row = layout.render(items)
         start, stop = row.spans[-1]["start"], row.spans[-1]["stop"]
         free = [_codebook(layout, id) if start <= i < stop else None for i, id in enumerate(row.tokens.tolist())]
-        return Template(row.tokens, free)
-    tokens = layout.render(items).tokens
-    last = int(np.flatnonzero(np.isin(tokens, layout.vocabulary["text"]))[-1])
+        return Template(row.tokens, row.positions, free)
+    row = layout.render(items)
+    tokens = row.tokens
+    last = int(np.flatnonzero(row.kinds == TEXT)[-1])
     head, tail = tokens[: last + 1 if prompt else last], tokens[last + 1 :]
     free = [None] * len(head) + ["text"] * max_tokens + [None] * len(tail)
     filled = np.full(max_tokens, tokens[last], np.int32)
-    return Template(np.concatenate([head, filled, tail]), free, end=int(tail[0]))
+    positions = row.positions[..., :1] + np.arange(len(free), dtype=np.int32)  # of text every axis counts ids
+    return Template(np.concatenate([head, filled, tail]), positions, free, end=int(tail[0]) if len(tail) else None)
 
 
 def fill(
@@ -143,6 +158,7 @@ def fill(
             cache,
             jnp.array([out[-1]], jnp.int32),
             jnp.int32(place),
+            jnp.asarray(template.positions[None, ..., place, None]),
             nothing if following is None else (ending if free else allowed)[following],
             jax.random.fold_in(key, place),
             warmth,
@@ -155,23 +171,24 @@ def _choose(
     cache: Any,
     tokens: jax.Array,
     place: jax.Array,
+    positions: jax.Array,
     allowed: jax.Array,
     key: jax.Array,
     temperature: jax.Array,
     *,
     config: ModelConfig,
 ) -> tuple[jax.Array, Any]:
-    values, cache = decode_step(params, cache, tokens, place, place[None, None], config)
+    values, cache = decode_step(params, cache, tokens, place, positions, config)
     values = jnp.where(allowed, values[0], -jnp.inf)
     drawn = jax.random.categorical(key, values / jnp.maximum(temperature, 1e-6))
     return jnp.where(temperature > 0, drawn, jnp.argmax(values)), cache
 
 
-def _text_item(layout: Any, prompt: str) -> Item:
+def _text_item(layout: Any, prompt: str, load: LoadCodec | None) -> Item:
     codec = _spec(layout, "text")
     if not prompt:
         return Item("text", codec.name, np.zeros((1, 1), np.int32))
-    return Item("text", codec.name, _codec(codec).encode(prompt).codes)
+    return Item("text", codec.name, _codec(codec, load).encode(prompt).codes)
 
 
 def _empty_item(layout: Any, kind: str, grid: tuple[int, int], seconds: float) -> Item:
@@ -191,13 +208,24 @@ def _empty_item(layout: Any, kind: str, grid: tuple[int, int], seconds: float) -
 def _spec(layout: Any, kind: str) -> CodecSpec:
     """The newest codec of a kind that the run's data has."""
     found = [codec for codec in layout.codecs if codec.kind == kind]
+    if not found and kind in layout.soft_shapes:
+        raise UserError(f"the run's layout takes {kind} as soft positions: the model reads them and writes none")
     if not found:
         raise UserError(f"the run's data has no {kind}: it knows {', '.join(c.name for c in layout.codecs)}")
     return max(found, key=lambda codec: int(codec.name.partition("@")[2] or 0))
 
 
-def _codec(spec: CodecSpec) -> Codec:
-    codec = load_codec(spec.name)
+def _load_of(folder: Path, layout: Any) -> LoadCodec:
+    """`load_codec`, which also knows the text codecs that the run's sources keep as files."""
+    if all(codec.name in CODECS for codec in layout.codecs):
+        return load_codec  # without a look at the data, which may be gone
+    sources = [open_source(path) for path in load_run(folder).sources.values()]
+    kept = {file.codec: source for source in sources for file in source.manifest.codec_files}
+    return lambda name: kept[name].load_codec(name) if name in kept else load_codec(name)
+
+
+def _codec(spec: CodecSpec, load: LoadCodec | None) -> Codec:
+    codec = (load or load_codec)(spec.name)
     if spec_of(codec).fingerprint != spec.fingerprint:
         raise UserError(
             f"the codec {spec.name} is not the one the run's data was made with: use the mmdata that made it"
@@ -211,11 +239,11 @@ def _codebook(layout: Any, id: int) -> str | None:
     return name if "@" in name else None
 
 
-def _decode(item: Item, layout: Any) -> tuple[Any, Codec]:
+def _decode(item: Item, layout: Any, load: LoadCodec) -> tuple[Any, Codec]:
     spec = next(codec for codec in layout.codecs if codec.name == item.codec)
     assert item.codes is not None
     T, K = item.codes.shape
-    codec = _codec(spec)
+    codec = _codec(spec, load)
     return codec.decode(Codes(item.codes, Shape(T, K, *item.grid, rate=spec.rate))), codec
 
 

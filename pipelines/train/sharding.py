@@ -38,6 +38,10 @@ PARAMETERS: dict[str, PartitionSpec] = {
     "gate": P(None, "fsdp", "tensor"),
     "up": P(None, "fsdp", "tensor"),
     "down": P(None, "tensor", "fsdp"),
+    "soft.weight": P(None, "fsdp"),
+    "soft.bias": P("fsdp"),
+    "streams.scale": P(None, "fsdp"),
+    "streams.shift": P(None, "fsdp"),
 }
 ACTIVATIONS = {
     "hidden": P(ROWS),
@@ -79,7 +83,12 @@ def check_sizes(mesh: Mesh, config: ModelConfig, batch_size: int) -> None:
 
 def parameter_shardings(params: Any, mesh: Mesh) -> Any:
     """A tree like `params` of NamedShardings, by the name of each leaf."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: NamedSharding(mesh, PARAMETERS[str(path[-1].key)]), params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: NamedSharding(mesh, PARAMETERS[_name(path)]), params)
+
+
+def _name(path: Any) -> str:
+    first, last = str(path[0].key), str(path[-1].key)
+    return f"{first}.{last}" if first in ("soft", "streams") else last
 
 
 def state_shardings(state: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> Any:
@@ -97,10 +106,10 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(ROWS))
 
 
-def place(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows of a batch as global arrays on the mesh."""
+def place(batch: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """This process's rows of a batch, a dict of arrays or of dicts of them, as global arrays on the mesh."""
     sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
 
 
 def constrainer(mesh: Mesh) -> Constrain:

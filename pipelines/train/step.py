@@ -12,17 +12,18 @@ from jax.sharding import Mesh
 
 from pipelines.train import sharding
 from pipelines.train.loss import CHUNK, sums_by_kind, weighted_loss
-from pipelines.train.model import ModelConfig, hidden, init, table
+from pipelines.train.model import ModelConfig, hidden, init, per_stream, table
 
 State = dict[str, Any]  # {"step": int32 [], "params", "optimizer"}
 
-# What a step needs of a Batch; soft items are in it so that the model can refuse them
-FIELDS = ("tokens", "targets", "loss_weights", "segment_ids", "positions", "kinds", "blocks", "soft_index")
+# What a step needs of a Batch
+FIELDS = ("tokens", "targets", "loss_weights", "segment_ids", "positions", "kinds", "blocks", "soft", "soft_index")
 
 
 def arrays_of(batch: Any) -> dict[str, Any]:
-    """The arrays of a Batch which are there, by name."""
-    return {name: value for name in FIELDS if (value := getattr(batch, name)) is not None}
+    """The arrays of a Batch which are there, by name; `soft` is a dict of arrays by kind."""
+    found = {name: getattr(batch, name) for name in FIELDS}
+    return {name: value for name, value in found.items() if value is not None and not (name == "soft" and not value)}
 
 
 def new_state(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int) -> State:
@@ -73,10 +74,20 @@ def make_evaluate_step(
 
 
 def _losses(params: Any, batch: dict[str, jax.Array], config: ModelConfig, constrain: Any) -> Any:
-    x = hidden(params, batch, config, constrain)
-    return weighted_loss(
-        x, table(params, config), params["bias"], batch["targets"], batch["loss_weights"], CHUNK, constrain
+    """(sum of weights * losses, losses float32 as the targets). K streams are K places beside one another: the chunks
+    of the loss stay as large as they are with one."""
+    x = per_stream(params, hidden(params, batch, config, constrain), config)
+    rows, targets = x.shape[0], batch["targets"]
+    total, losses = weighted_loss(
+        x.reshape(rows, -1, x.shape[-1]),
+        table(params, config),
+        params["bias"],
+        targets.reshape(rows, -1),
+        batch["loss_weights"].reshape(rows, -1),
+        CHUNK,
+        constrain,
     )
+    return total, losses.reshape(targets.shape)
 
 
 def _maker(config: ModelConfig, optimizer: optax.GradientTransformation) -> Callable[[jax.Array], State]:

@@ -16,11 +16,15 @@ from toy_build import load_toy, make_media, paint, toy_recipe, tree
 import mmdata
 from mmdata.errors import RunError, UserError
 from mmdata.manifest import read_json
+from mmdata.verify import verify
 from pipelines.build.engine import build
 from pipelines.build.inputs import cut_inputs
 from pipelines.build.ledger import read_ledger
 from pipelines.build.report import BuildReport
 from pipelines.ingest.source import Input
+from pipelines.look.page import write_page
+from pipelines.look.tables import dataset_stats
+from tests.pipelines.ingest.toy_media import movie
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +153,59 @@ def test_soft_items_and_kept_media_are_read_back(media: Path, tmp_path: Path) ->
     sound = next(i for s in speech.train for i in s.items if i.kind == "audio")
     wave = speech.media[sound.digest]
     assert wave.dtype == np.int16 and sound.codes is not None and len(sound.codes) == -(-len(wave) // 160)
+
+
+def test_soft_videos_keep_their_frames_and_their_times(media: Path, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    movie(tmp_path / "films" / "a.mp4", [0, 400, 1100, 1900], size=(80, 60), sound_s=2.0)
+    movie(tmp_path / "films" / "b.mp4", [0], size=(64, 48))
+    run(
+        tmp_path,
+        tmp_path / "out",
+        codecs={"text": "toy-text@1", "image": "toy-image@1", "audio": "soft", "video": "soft"},
+        keep_media="resized",
+        image={"tokens": 16},
+        video={"fps": 2.0, "policy": "area", "multiple": 28, "min_pixels": 3136, "max_pixels": 5000},
+        source=[{"name": "films", "format": "video", "path": "films"}],
+        validation=0,
+    )
+    source = mmdata.open(tmp_path / "out")["films"]
+    found = {s.uri: s.items for s in source.train}
+    video, sound = found["a.mp4"][:2]
+    assert (video.kind, video.codec, video.codes, video.grid) == ("video", "", None, (4, 56, 84))
+    np.testing.assert_allclose(video.times, [0, 0.5, 1, 1.5], atol=1e-6)
+    kept = source.media.get(video.digest, "video")
+    assert kept.data.shape == (4, 56, 84, 3) and kept.times.tolist() == video.times.tolist()
+    np.testing.assert_allclose(kept.data.mean((1, 2, 3)), [20, 60, 60, 100], atol=4)  # of the frame on the screen
+    assert sound.kind == "audio" and sound.is_soft and sound.grid == (len(source.media[sound.digest, "audio"]), 0, 0)
+    assert [(i.kind, i.grid) for i in found["b.mp4"]] == [("video", (1, 56, 56))]
+    assert verify(tmp_path / "out").ok, verify(tmp_path / "out").problems
+    stats = dataset_stats(tmp_path / "out")["sources"]["films"]
+    assert stats["soft_items"] == 3 and stats["items"]["video"] == 2 and stats["tokens"]["video"] == 0
+    page = write_page(tmp_path / "out", tmp_path / "page.html").read_text("utf-8")
+    assert page.count("data:image/png") == 5 and page.count("data:audio/wav") == 1
+    assert "4 frames of 56x84" in page and f"{sound.grid[0]:,} samples" in page
+
+
+def test_soft_images_have_the_size_that_the_recipe_names(media: Path, tmp_path: Path) -> None:
+    codecs = {"text": "toy-text@1", "image": "soft", "audio": "toy-audio@1"}
+    sources = [{"name": "pictures", "format": "captions", "path": "pictures"}]
+    for name, image, sizes in (
+        ("gemma", {"policy": "stretch", "size": [42, 70], "multiple": 14}, {(42, 70)}),
+        ("qwen", {"policy": "area", "multiple": 28, "max_pixels": 7000}, {(56, 56), (56, 112), (28, 112)}),
+        ("plain", {"tokens": 16, "multiple": 10}, {(40, 40), (30, 50), (20, 50)}),
+    ):
+        run(media, tmp_path / name, codecs=codecs, keep_media="resized", image=image, source=sources)
+        pictures = mmdata.open(tmp_path / name)["pictures"]
+        soft = [i for split in (pictures.train, pictures.validation) for s in split for i in s.items if i.is_soft]
+        assert {item.grid[1:] for item in soft} == sizes and len(soft) == 12
+        assert all(pictures.media[item.digest].shape == (*item.grid[1:], 3) for item in soft)
+        assert pictures.manifest.settings["image"]["multiple"] == image["multiple"]
+
+
+def test_a_size_that_the_codec_cannot_take_is_one_line(media: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"\[image\]: size is \[40, 40\]: .* multiples of 16 pixels"):
+        run(media, tmp_path / "out", image={"policy": "stretch", "size": [40, 40]})
 
 
 def test_original_media_are_the_bytes_of_the_files(media: Path, tmp_path: Path) -> None:

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from mmdata.errors import UserError
-from pipelines.build.recipe import load_recipe, parse_recipe
+from pipelines.build.media import MediaSettings
+from pipelines.build.recipe import load_recipe, parse_recipe, soft_multiple
+from pipelines.build.settings import limits_of, media_words, recipe_settings
 
 SOURCE = '[[source]]\nname = "web"\nformat = "html"\npath = "media/web"\nlanguage = "en"\n'
+
+SOFT = "keep_media = 'resized'\n" + SOURCE + "[codecs]\nimage = 'soft'\n"
 
 
 def write(folder: Path, words: str) -> Path:
@@ -48,6 +52,25 @@ def test_paths_may_hold_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (SOURCE.replace('"web"', '"a b"', 1), "a source cannot be named 'a b'"),
         (SOURCE.replace('"web"', '"ledger"', 1), "cannot be named 'ledger'"),
         (SOURCE + "[codecs]\nimage = 'soft'\n", 'needs keep_media = "resized"'),
+        (SOURCE + "[codecs]\nvideo = 'soft'\n", 'codecs.video = "soft" needs keep_media = "resized"'),
+        (SOURCE + "[codecs]\ntext = 'soft'\n", "codecs.text cannot be 'soft'"),
+        (
+            SOURCE + "[image]\nmultiple = 28\n",
+            'image.multiple goes with codecs.image = "soft"; image-fsq16 has its own',
+        ),
+        (
+            SOURCE + "[video]\nmultiple = 28\n",
+            'video.multiple goes with codecs.video = "soft"; image-fsq16 has its own',
+        ),
+        (SOURCE + "[image]\nsize = [64, 64]\n", 'image.size goes with policy = "stretch", the policy is "bucket"'),
+        (SOURCE + "[video]\nmax_pixels = 9000\n", 'video.max_pixels goes with policy = "area", the policy is "bucket"'),
+        (SOURCE + "[image]\npolicy = 'area'\ntokens = 64\n", 'image.tokens goes with policy = "bucket" or "crop"'),
+        (SOURCE + "[image]\npolicy = 'area'\n[video]\ntokens = 9\n", 'video.tokens goes .* the policy is "area"'),
+        (SOURCE + "[image]\npolicy = 'stretch'\n", r"\[image\]: size is \[0, 0\]: give \[height, width\]"),
+        (SOURCE + "[image]\npolicy = 'area'\nmax_pixels = 3000\n", r"\[image\]: max_pixels is 3,000: .* min_pixels"),
+        (SOFT + "[image]\npolicy = 'stretch'\nsize = [896, 900]\n", "multiples of 16 pixels"),
+        (SOFT + "[image]\npolicy = 'stretch'\nsize = [896, 896]\nmultiple = 15\n", "multiples of 15 pixels"),
+        (SOFT + "[image]\npolicy = 'stretch'\nsize = [16000, 16000]\n", "limits.max_pixels is 100,000,000"),
         ("seed = = 1", "is no TOML file"),
     ],
 )
@@ -65,3 +88,32 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
 def test_a_recipe_may_be_a_dict(tmp_path: Path) -> None:
     recipe = parse_recipe({"source": [{"name": "a", "format": "text", "path": "."}]}, tmp_path)
     assert recipe.source_path(recipe.source[0]) == tmp_path
+
+
+def test_sizes_of_soft_media_suit_the_patches_of_a_layout(tmp_path: Path) -> None:
+    """Gemma 3 takes one size, Qwen2-VL any within an area; frames are as images are unless the recipe says."""
+    gemma = "[image]\npolicy = 'stretch'\nsize = [896, 896]\nmultiple = 14\n"
+    recipe = load_recipe(write(tmp_path, SOFT + gemma))
+    assert soft_multiple(recipe, "image") == soft_multiple(recipe, "video") == 14
+    assert recipe.resizing("image", 14).grid(1080, 1920) == recipe.resizing("video", 14).grid(20, 30) == (64, 64)
+    qwen = "[image]\npolicy = 'area'\nmultiple = 28\n[video]\nmin_pixels = 100_352\nmax_pixels = 602_112\n"
+    recipe = load_recipe(write(tmp_path, SOFT + qwen))
+    assert recipe.resizing("image", 28).grid(1080, 1920) == (26, 47)
+    assert recipe.resizing("video", 28).grid(1080, 1920) == (20, 36)
+    mixed = "video = 'image-fsq16'\n[image]\nmultiple = 28\n[video]\npolicy = 'crop'\n"
+    recipe = load_recipe(write(tmp_path, SOFT + mixed))
+    assert recipe.resizing("video", 16).kind == "crop" and recipe.resizing("image", 28).kind == "bucket"
+
+
+def test_keys_of_later_versions_leave_older_settings_as_they_were(tmp_path: Path) -> None:
+    """A manifest holds them: a source that is built again must keep its fingerprint."""
+    recipe = load_recipe(write(tmp_path, SOURCE))
+    settings = recipe_settings(recipe, {"image": "image-fsq16@1"})
+    assert settings["image"] == {"tokens": 256, "policy": "bucket", "background": [255, 255, 255]}
+    assert settings["video"] == {"fps": 1.0, "max_frames": 16, "tokens": 64}
+    resizing = {kind: recipe.resizing(kind, 16) for kind in ("image", "video")}
+    words = media_words(MediaSettings(recipe.image, recipe.video, 16_000, resizing, limits_of(recipe)))
+    assert sorted(words) == ["image", "limits", "multiple", "sample_rate_hz", "video"] and words["multiple"] == 16
+    assert (words["image"], words["video"]) == (settings["image"], settings["video"])
+    soft = load_recipe(write(tmp_path, SOFT + "[image]\nmultiple = 28\n"))
+    assert recipe_settings(soft, {})["image"] == {**settings["image"], "multiple": 28}

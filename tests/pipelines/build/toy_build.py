@@ -12,6 +12,7 @@ import numpy as np
 from pipelines.build.recipe import Recipe, parse_recipe
 from pipelines.build.worker import Call
 from tokenizer.codec import Codes, Shape
+from tokenizer.codecs import load_codec
 
 KILLER = (255, 0, 255)  # the colour of a picture that kills whoever encodes it
 REFUSED = (0, 255, 255)  # and of one that the codec cannot encode
@@ -88,6 +89,11 @@ CODECS = {"toy-text@1": ToyText, "toy-image@1": ToyImage, "toy-audio@1": ToyAudi
 
 def load_toy(name: str) -> object:
     return CODECS[name]()
+
+
+def load_mixed(name: str) -> object:
+    """Toy codecs of media; the shipped ones of text."""
+    return CODECS[name]() if name in CODECS else load_codec(name)
 
 
 def paint(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (64, 64)) -> None:

@@ -136,12 +136,13 @@ def test_loss_by_kind_counts_each_target_once_under_what_it_is() -> None:
     assert counts.tolist() == [0, 2, 2, 0, 0, 2]
 
 
-def test_a_model_refuses_batches_it_cannot_read(params: dict) -> None:
+def test_a_model_refuses_batches_of_another_layout(params: dict) -> None:
     batch = arrays()
-    with pytest.raises(ValueError, match="one id a place"):
+    with pytest.raises(ValueError, match=r"tokens are \[8, 48, 4\]; this model reads 1 a place"):
         hidden(params, {**batch, "tokens": jnp.zeros((8, 48, 4), jnp.int32)}, CONFIG)
-    with pytest.raises(ValueError, match="soft items"):
-        hidden(params, {**batch, "soft_index": batch["tokens"]}, CONFIG)
+    soft = {"image": jnp.zeros((8, 6, 4, 4, 3), jnp.uint8)}
+    with pytest.raises(ValueError, match=r"soft {'image': 48}, the model projects {}"):
+        hidden(params, {**batch, "soft": soft, "soft_index": batch["tokens"]}, CONFIG)
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:

@@ -10,14 +10,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmdata.codec_files import keep_codec
 from mmdata.errors import UserError
+from mmdata.manifest import finish_source, write_dataset_manifest
+from mmdata.sample import Sample
+from mmdata.shards import write_shard
 from pipelines.train import sample as sampling
 from pipelines.train.model import ModelConfig, init
 from pipelines.train.sample import fill, make_template, sample
 from pipelines.train.trainer import train
 from tests.mmdata.toy_data import CODECS, write_toy_dataset
 from tests.pipelines.train.test_trainer import TOY
-from tokenizer.codec import CodecSpec, Codes, Shape
+from tests.tokenizer.toy_vocabularies import byte_level
+from tokenizer.codec import CodecSpec, Codes, Shape, spec_of
+from tokenizer.codecs import CodecFile, _loaded_file
+from tokenizer.item import Item
 from tokenizer.layout import load_layout
 
 
@@ -131,3 +138,24 @@ def test_a_codec_that_is_not_the_runs_is_refused(run: Path, monkeypatch: pytest.
     monkeypatch.setattr(sampling, "load_codec", lambda name: ToyCodec(other))
     with pytest.raises(UserError, match="toy-image@1 is not the one"):
         sample(run, kind="image", grid=(1, 1))
+
+
+def test_a_vocabulary_that_is_a_file_is_found_in_the_runs_data(tmp_path: Path) -> None:
+    (tmp_path / "theirs.json").write_bytes(byte_level())
+    file = CodecFile.of(tmp_path / "theirs.json")
+    texts = [f"a red cat sat on the mat {i}" for i in range(40)]
+    items = [Item("text", file.codec, file.load().encode(text).codes) for text in texts]
+    samples = [Sample(f"{i:032x}", f"{i:032x}", "web", (item,)) for i, item in enumerate(items)]
+    web = tmp_path / "data" / "web"
+    shards = [write_shard(web, "web", split, 0, 1, samples) for split in ("train", "validation")]
+    finish_source(web, "web", shards, [spec_of(file.load())], {}, codec_files=[keep_codec(web, file)])
+    write_dataset_manifest(tmp_path / "data", ["web"])
+    file.path.unlink()
+    (tmp_path / "run.toml").write_text(TOY.replace("steps = 9", "steps = 1"))
+    train(tmp_path / "run.toml", tmp_path / "run")
+    written = sample(tmp_path / "run", kind="text", prompt="a red café", max_tokens=20).read_text("utf-8")
+    assert written.startswith("a red café")
+    (web / "codecs" / f"{file.codec}.json").unlink()
+    _loaded_file.cache_clear()
+    with pytest.raises(UserError, match="check the path"):
+        sample(tmp_path / "run", kind="text", prompt="a")
