@@ -47,8 +47,8 @@ types: $(VENV)/.installed-test  ## mypy
 format: $(VENV)/.installed-test  ## let ruff format the code
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-docs: $(VENV)/.installed  ## write docs/files.md anew, from the models that check the files
-	$(BIN)/python -m pipelines.look.reference docs/files.md
+docs: $(VENV)/.installed  ## write docs/files.md and docs/layouts.md anew, from the code that checks the files
+	$(BIN)/python -m pipelines.look.reference docs
 
 bench: $(VENV)/.installed  ## the loader's speed on the demo data, and that of the layouts
 	$(BIN)/python benchmarks/loader.py

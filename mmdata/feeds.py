@@ -5,7 +5,7 @@ Turns what the user names (a folder, a Mixture, a Schedule) into `Feeds`, from w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,8 @@ from mmdata.mixture import Mixture, Shares, exact, row_weights
 from mmdata.order import Order
 from mmdata.plan import Plan
 from mmdata.schedule import Schedule, Stage, StagePlan, Timeline
-from tokenizer.codec import CodecSpec
+from tokenizer.codec import CodecSpec, spec_of
+from tokenizer.codecs import load_codec
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +114,9 @@ def open_stages(data: Any, batch_size: int | None) -> list[Opened]:
     return [_open(Stage(from_step=0, mixture=data, batch_size=batch_size), opened)]
 
 
-def codecs_of(stages: list[Opened]) -> tuple[CodecSpec, ...]:
-    """The codecs of all sources; UserError where one name stands for two different ones."""
+def codecs_of(stages: list[Opened], named: Sequence[str] = ()) -> tuple[CodecSpec, ...]:
+    """The codecs of all sources, and of those `named` the shipped ones that no source has yet; UserError where one name
+    stands for two different ones, or for none."""
     found: dict[str, tuple[CodecSpec, str]] = {}
     for stage in stages:
         for name, source in stage.sources.items():
@@ -125,7 +127,26 @@ def codecs_of(stages: list[Opened]) -> tuple[CodecSpec, ...]:
                         f"codec {codec.name} of source {name!r} is not that of {where!r} (fingerprints"
                         f" {codec.fingerprint[:12]} and {other.fingerprint[:12]}): build both with one version"
                     )
+    for name in named:
+        if name not in found:
+            try:
+                found[name] = (spec_of(load_codec(name)), "")
+            except ValueError as error:
+                raise UserError(f"codecs names {name!r}, which no source has: {error}") from None
     return tuple(codec for codec, _ in sorted(found.values(), key=lambda f: f[0].name))
+
+
+def load_from(stages: list[Opened]) -> Callable[[str], Any]:
+    """A codec by its name: that of the source that has it, else a shipped one."""
+
+    def load(name: str) -> Any:
+        for stage in stages:
+            for source in stage.sources.values():
+                if any(codec.name == name for codec in source.codecs):
+                    return source.load_codec(name)
+        return load_codec(name)
+
+    return load
 
 
 def make_feeds(stages: list[Opened], split: str, seed: int, plan_of: Callable[[Source], Plan]) -> Feeds:

@@ -17,7 +17,7 @@ import numpy as np
 from mmdata.batch import Batch
 from mmdata.dataset import Dataset, Source
 from mmdata.errors import UserError
-from mmdata.feeds import codecs_of, make_feeds, open_stages
+from mmdata.feeds import codecs_of, load_from, make_feeds, open_stages
 from mmdata.mixture import Mixture
 from mmdata.plan import PlanSettings, plan_of
 from mmdata.reading import Entry, Renderer
@@ -61,6 +61,8 @@ class Loader:
     split: "train" is endless; "validation" is one epoch in proportion to each source's rows, the last batch filled up
         with padding; `iter(loader)` starts a finished one again
     quarantine: records to leave out: {"source", "shard", "record", "from_step"}
+    codecs: names of codecs whose ids come first, in this order, whether the data has them yet or not: a source that
+        brings one of them later moves no id
     threads, read_ahead: threads and batches of Grain's read-ahead; threads=0 reads in the caller's
 
     >>> loader = Loader("runs/demo/data", seq_len=1024, batch_size=8)        # doctest: +SKIP
@@ -80,6 +82,7 @@ class Loader:
         split: str = "train",
         quarantine: Sequence[Any] = (),
         *,
+        codecs: Sequence[str] = (),
         window_shards: int = 2,
         group_windows: int = 5,
         too_long: str = "leave_out",
@@ -96,9 +99,10 @@ class Loader:
         self.shard = _check_shard(shard, [stage.batch_size for stage in stages])
         self.seed, self.split, self.seq_len = seed, split, seq_len
         spec = load_layout(str(layout)) if isinstance(layout, str | Path) else layout
-        codecs = codecs_of(stages)
-        self.layout: Layout = spec.bind(codecs) if isinstance(spec, LayoutSpec) else spec
-        _check_codecs(self.layout, codecs)
+        known = codecs_of(stages, codecs)
+        bound = spec.bind(known, load_from(stages), codecs) if isinstance(spec, LayoutSpec) else spec
+        self.layout: Layout = bound
+        _check_codecs(self.layout, known)
         self.settings = PlanSettings(
             layout=self.layout.digest,
             seq_len=seq_len,

@@ -78,6 +78,22 @@ def build(
     _say(json, report.to_json(), lambda: print_report(report))
 
 
+@app.command()
+def recode(
+    dataset: Annotated[Path, typer.Argument(help="The dataset whose texts are to be written anew.")],
+    text: Annotated[str, typer.Option(help="The codec: a name, or the path of a tokenizer.json or a .model.")],
+    out: Annotated[Path, typer.Option(help="The new dataset's folder. The same command again goes on after a stop.")],
+    workers: Annotated[int, typer.Option(help="Worker processes; never changes the output. 0: one a core.")] = 0,
+    json: Json = False,
+) -> None:
+    """Write a dataset's texts in another vocabulary's codes, without its sources."""
+    from pipelines.build.recode import print_recoded
+    from pipelines.build.recode import recode as run_recode
+
+    report = run_recode(dataset, text, out, workers=workers, progress=not json)
+    _say(json, report.to_json(), lambda: print_recoded(report))
+
+
 @fit_app.command("image")
 def fit_image(config: Config, out: Path | None = None, exclude: Excludes = None) -> None:
     """Train an image codec from folders of pictures."""
@@ -165,11 +181,27 @@ def verify(dataset: Path, quick: bool = False, json: Json = False) -> None:
 
 
 @layout_app.command("show")
-def layout_show(name: str = "mmdata") -> None:
-    """Print what a layout declares, its digest, its ranges and what it keeps."""
-    from pipelines.look.tables import print_layout
+def layout_show(
+    name: Annotated[str, typer.Argument(help="A shipped layout's name, or the path of a TOML file.")] = "mmdata",
+    toml: Annotated[bool, typer.Option("--toml", help="Print its file, as a start for one's own.")] = False,
+    json: Json = False,
+) -> None:
+    """What a layout keeps, its ids, what pictures and film cost, and a row of it, token by token."""
+    from pipelines.look import layout_print, layouts
 
-    print_layout(name)
+    if toml:
+        print(_asked(layouts.layout_file, name), end="")
+        return
+    shown = _asked(layouts.show_layout, name)
+    _say(json, shown.to_json() if json else None, lambda: layout_print.print_layout(shown))
+
+
+@layout_app.command("list")
+def layout_list(json: Json = False) -> None:
+    """The shipped layouts, a line each."""
+    from pipelines.look import layout_print, layouts
+
+    _say(json, layouts.list_layouts(), layout_print.print_layouts)
 
 
 @app.command()

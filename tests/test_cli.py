@@ -18,7 +18,8 @@ from pipelines import cli
 
 COMMANDS = (
     "build", "fit", "fit image", "fit audio", "fit text", "evaluate", "evaluate image", "evaluate audio",
-    "evaluate text", "stats", "show", "verify", "layout", "layout show", "plan", "explain", "train", "sample",
+    "evaluate text", "recode", "stats", "show", "verify", "layout", "layout list", "layout show", "plan",
+    "explain", "train", "sample",
 )  # fmt: skip
 
 Say = Callable[..., tuple[int, str]]

@@ -54,6 +54,17 @@ def parts_of(
     layout: Layout, items: Sequence[Item], choice: Choice, piece: tuple[int, int] | None
 ) -> tuple[list[Unit], bool, bool]:
     """What a piece shows, in the order chosen, and whether it begins and whether it ends the document."""
+    if piece is None and not choice.order and not choice.dropped and layout.spec.merge.of == "none":
+        # The usual case, at a third of the cost
+        return (
+            [
+                (Part(i, item, 0, n, n),)
+                for i, (item, n) in enumerate(zip(items, map(num_units, items)))
+                if n or item_shows(layout, item)
+            ],
+            True,
+            True,
+        )
     counts = [num_units(item) for item in items]
     total = sum(counts)
     start, stop = (0, total) if piece is None else (int(piece[0]), int(piece[1]))

@@ -283,8 +283,8 @@ class Layout:
 def bind(spec: LayoutSpec, codecs: Iterable[CodecSpec], text: Any = None, first: Iterable[str] = ()) -> Layout:
     """The layout over these codecs: the same set in any order gives the same ids.
 
-    text: the text codec itself, for a layout that writes words ("16*16", "\\n\\n"); without it the shipped codec of
-        that name is loaded.
+    text: the text codec itself, or a function that gives it by its name, for a layout that writes words ("16*16",
+        "<1.5 seconds>"); without it the shipped codec of that name is loaded.
     first: names of codecs whose ranges come before all others, in this order: a run that later learns of another
         codec names those it began with, and no id moves.
     """
@@ -306,7 +306,7 @@ def bind(spec: LayoutSpec, codecs: Iterable[CodecSpec], text: Any = None, first:
     vocabulary = Vocabulary.of(parts, plan.multiple, aliases)
     start = vocabulary["control"].start
     controls = {name: aliases.get(name, start + i) for i, name in enumerate(plan.controls)}
-    spoken = Words(_text_codec(spec, text_spec, text) if words else text, vocabulary["text"].start)
+    spoken = Words(_text_codec(spec, text_spec, text) if words else None, vocabulary["text"].start)
     names = {
         c.name: ["text"] if c is text_spec else [f"{c.name}/{k}" for k in range(len(c.codebooks))] for c in ordered
     }
@@ -396,9 +396,9 @@ def _text_codec(spec: LayoutSpec, text_spec: CodecSpec | None, text: Any) -> Any
     from tokenizer.codecs import load_codec
 
     assert text_spec is not None
-    if text is None:
+    if text is None or not hasattr(text, "encode"):
         try:
-            text = load_codec(text_spec.name)
+            text = (text or load_codec)(text_spec.name)
         except ValueError:
             raise ValueError(
                 f"layout {spec.name} writes words by {text_spec.name}, which is no shipped codec; give `text=` the"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tokenizer.layout import KindPlan, Layout
 
 Media = Callable[[Item], np.ndarray]
+_FEW_RUNS = 12  # filled one by one; more are faster by np.repeat
 
 
 def render(
@@ -584,17 +585,27 @@ class Writer:
 
     # -- the row -----------------------------------------------------------------------------------------------------
 
+    def _spread(self, values: Sequence[float], dtype: type) -> np.ndarray:
+        """The value of each run at each of its tokens."""
+        if len(values) > _FEW_RUNS:
+            return np.repeat(np.array(values, dtype), np.array(self.counts, np.int64))
+        out: np.ndarray = np.empty(self.n, dtype)
+        at = 0
+        for count, value in zip(self.counts, values):
+            out[at : at + count] = value
+            at += count
+        return out
+
     def row(self, choice: Choice, prefix: int) -> Row:
         """All arrays; the first `prefix` tokens see one another and are no targets."""
         layout = self.layout
         tokens = np.concatenate(self.ids) if self.ids else np.zeros(0, np.int32)
-        counts = np.array(self.counts, np.int64)
-        weights = np.repeat(np.array(self.weights, np.float32), counts)
+        weights = self._spread(self.weights, np.float32)
         for start, factors in self.scaled:
             weights[start : start + len(factors)] *= factors
         blocks = None
         if layout.needs_blocks:
-            blocks = np.repeat(np.array(self.blocks, np.int32), counts)
+            blocks = self._spread(self.blocks, np.int32)
             if prefix:
                 blocks[blocks > 0] += 1
                 blocks[:prefix] = 1
@@ -608,7 +619,7 @@ class Writer:
             tokens=tokens,
             loss_weights=weights,
             positions=self.places.array() if self.places else np.arange(len(tokens), dtype=np.int32),
-            kinds=np.repeat(np.array(self.kinds, np.uint8), counts),
+            kinds=self._spread(self.kinds, np.uint8),
             spans=np.array(self.spans, SPAN),
             choice=choice,
             blocks=blocks,

@@ -1,6 +1,7 @@
 """docs/files.md: every key of every file a user writes, out of the pydantic models that check them.
 
-`make docs` (python -m pipelines.look.reference docs/files.md) writes it anew; a test says whether it is up to date.
+`make docs` (python -m pipelines.look.reference docs) writes it anew, and docs/layouts.md with it (layout_reference.py);
+a test says whether they are up to date.
 A key's meaning is its Field's description, or else the comment on its line, or else what its name means everywhere.
 """
 
@@ -18,12 +19,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from pipelines.look.layout_reference import layouts_page
+
 _INTRODUCTION = """# The files you write
 
-Every key of recipes, run files, fit configs and layouts. `make docs` writes this page from the models that check the
-files: what is here is what is understood. All are TOML. An unknown key is an error that names the nearest known one.
-Paths are relative to the file they stand in, unless the key says otherwise; in paths, `${VAR}` stands for an
-environment variable's value.
+Every key of recipes, run files and fit configs; those of layouts are in `layouts.md`. `make docs` writes this page from
+the models that check the files: what is here is what is understood. All are TOML. An unknown key is an error that names
+the nearest known one. Paths are relative to the file they stand in, unless the key says otherwise; in paths, `${VAR}`
+stands for an environment variable's value.
 """
 
 # Keys that mean the same in every file that has them.
@@ -94,13 +97,13 @@ def files_page() -> str:
             f"`mmdata fit {kind} --config CONFIG --out DIR`; examples: `examples/fit/`.",
         ]
         blocks += _tables(model)
-    blocks += ["## Layout", "A layout of your own starts as a copy of the shipped one, which explains itself:"]
-    blocks += [f"```toml\n{_shipped_layout()}```"]
     return "\n\n".join(block.strip() for block in blocks if block) + "\n"
 
 
-def write_files_page(path: Path) -> None:
-    path.write_text(files_page(), "utf-8")
+def write_pages(folder: Path) -> None:
+    """Both pages."""
+    (folder / "files.md").write_text(files_page(), "utf-8")
+    (folder / "layouts.md").write_text(layouts_page(), "utf-8")
 
 
 def _tables(model: type[BaseModel], heading: str = "") -> list[str]:
@@ -196,11 +199,5 @@ def _cell(words: str) -> str:
     return " ".join(words.split()).replace("|", "\\|")
 
 
-def _shipped_layout() -> str:
-    from tokenizer import grammar
-
-    return (Path(grammar.__file__).parent / "layouts" / "mmdata.toml").read_text("utf-8")
-
-
 if __name__ == "__main__":
-    write_files_page(Path(sys.argv[1]))
+    write_pages(Path(sys.argv[1]))

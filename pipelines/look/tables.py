@@ -14,7 +14,7 @@ from rich.table import Table
 
 import mmdata
 from mmdata.errors import UserError
-from tokenizer.item import KINDS
+from tokenizer.item import KINDS, Item
 
 MEDIA = KINDS[1:5]
 Stats = dict[str, Any]
@@ -85,29 +85,20 @@ def print_samples(folder: Path, samples: int) -> None:
             sample = split[i]
             console.print(f"[bold]{sample.id[:12]}[/bold] {sample.uri} {sample.language}", highlight=False)
             for item in sample.items[:12]:
-                size = "soft" if item.codes is None else f"{item.codes.size:,} codes"
-                words = (
-                    repr(media.decode_item(item)[:70]) if item.kind == "text" and item.codes is not None else item.uri
-                )
+                size = f"soft {size_words(item)}" if item.codes is None else f"{item.codes.size:,} codes"
+                words = item.uri
+                if item.kind == "text" and item.codes is not None:
+                    words = repr(media.decode_item(item, source.load_codec)[:70])
                 console.print(
                     f"   {item.kind:5} {size:>12}  {words}", highlight=False, markup=False, overflow="ellipsis"
                 )
 
 
-def print_layout(name: str) -> None:
-    """What a layout makes of the shipped codecs: its digest, what it keeps, and its ranges of ids."""
-    from tokenizer.codec import spec_of
-    from tokenizer.codecs import CODECS, load_codec
-    from tokenizer.layout import bind, load_layout
-
-    layout = bind(load_layout(name), [spec_of(load_codec(codec)) for codec in CODECS])
-    console = Console()
-    console.print(f"[bold]{layout.spec.name}[/bold] digest {layout.digest[:16]}, keeps {', '.join(layout.keeps)}")
-    table = Table("range", "ids", "size")
-    for r in layout.vocabulary.ranges:
-        table.add_row(r.name, f"{r.start:,}-{r.stop - 1:,}", f"{r.size:,}")
-    table.add_row("all, aligned", "", f"{layout.vocabulary.size:,}")
-    console.print(table)
+def size_words(item: Item) -> str:
+    """The size of an item: rows and columns of codes; of a soft item its kept pixels or samples."""
+    t, h, w = item.grid
+    sound = f"{t:,} samples" if item.is_soft else ""
+    return {"image": f"{h}x{w}", "video": f"{t} frames of {h}x{w}", "audio": sound}.get(item.kind, "")
 
 
 def print_plan(report: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,19 @@ def describe_layout(name: str, layout: Any) -> dict[str, Any]:
     }
 
 
-def read_layout(folder: Path) -> Any:
-    """The bound layout of a run's folder. UserError if this mmdata's layout of that name is another one by now."""
+def read_layout(folder: Path, load: Callable[[str], Any] | None = None) -> Any:
+    """The bound layout of a run's folder. UserError if this mmdata's layout of that name is another one by now.
+
+    load: gives a text codec by its name, where the layout writes words; without it the shipped ones are known."""
     path = folder / LAYOUT
     if not path.exists():
         raise UserError(f"{folder} is no run's folder: it holds no {LAYOUT}; name the --out of `mmdata train`")
     told = json.loads(path.read_text("utf-8"))
     copied = folder / "layout.toml"
     codecs = [CodecSpec.from_json(codec) for codec in told["codecs"]]
-    layout = load_layout(str(copied) if copied.exists() else told["layout"]).bind(codecs)
+    layout = load_layout(str(copied) if copied.exists() else told["layout"]).bind(
+        codecs, load, [codec.name for codec in codecs]
+    )
     if layout.digest != told["digest"]:
         raise UserError(
             f"{folder} was trained with layout {told['layout']} of digest {told['digest'][:12]}, here it has"

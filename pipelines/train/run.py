@@ -80,6 +80,10 @@ class RunSettings(_Table):
     batch_size: int = Field(8, ge=1, description="rows of a step, of all devices together")
     steps: int = Field(200, ge=1)
     layout: str = Field("mmdata", description="a layout's name, or its TOML file")
+    codecs: list[str] = Field(
+        default_factory=list,
+        description="codecs (name@revision) whose ids come first, in this order; name those that a later source brings",
+    )
     limits: dict[str, float] = Field(default_factory=dict, description="most images, frames, audio_seconds in a row")
     model: ModelSettings = ModelSettings()  # type: ignore[call-arg]
     optimizer: OptimizerSettings = OptimizerSettings()  # type: ignore[call-arg]
@@ -106,6 +110,8 @@ class Run:
     def resolved(self, out: Path) -> dict[str, Any]:
         """Every key with its value, paths relative to `out`."""
         table = self.settings.model_dump()
+        if not table["codecs"]:
+            del table["codecs"]  # as runs that began before the key was there
         here = out.resolve()
         if self.settings.data:
             table["data"] = os.path.relpath(next(iter(self.sources.values())).parent, here)
@@ -188,6 +194,7 @@ def make_loader(run: Run, split: str = "train", shard: tuple[int, int] = (0, 1),
         shard=shard,
         limits=settings.limits,
         split=split,
+        codecs=settings.codecs,
     )
 
 

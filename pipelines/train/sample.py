@@ -64,11 +64,11 @@ def sample(
     folder = Path(run_dir)
     if kind not in SUFFIXES:
         raise UserError(f"no kind {kind!r} to sample; the kinds are {', '.join(SUFFIXES)}")
-    settings, layout = load_model_settings(folder), read_layout(folder)
+    load = _load_of(folder)
+    settings, layout = load_model_settings(folder), read_layout(folder, load)
     path = Path(out) if out is not None else folder / "samples" / f"{kind}-{seed}{SUFFIXES[kind]}"
     if path.suffix != SUFFIXES[kind]:
         raise UserError(f"{path} does not end in {SUFFIXES[kind]}: that is what a sample of kind {kind} is written as")
-    load = _load_of(folder, layout)
     _codec(_spec(layout, kind), load)  # a codec that cannot decode it is told before the work, not after
     if layout.needs_blocks:
         raise UserError(
@@ -215,13 +215,17 @@ def _spec(layout: Any, kind: str) -> CodecSpec:
     return max(found, key=lambda codec: int(codec.name.partition("@")[2] or 0))
 
 
-def _load_of(folder: Path, layout: Any) -> LoadCodec:
+def _load_of(folder: Path) -> LoadCodec:
     """`load_codec`, which also knows the text codecs that the run's sources keep as files."""
-    if all(codec.name in CODECS for codec in layout.codecs):
-        return load_codec  # without a look at the data, which may be gone
-    sources = [open_source(path) for path in load_run(folder).sources.values()]
-    kept = {file.codec: source for source in sources for file in source.manifest.codec_files}
-    return lambda name: kept[name].load_codec(name) if name in kept else load_codec(name)
+
+    def load(name: str) -> Codec:
+        if name in CODECS:
+            return load_codec(name)  # without a look at the data, which may be gone
+        sources = [open_source(path) for path in load_run(folder).sources.values()]
+        kept = {file.codec: source for source in sources for file in source.manifest.codec_files}
+        return kept[name].load_codec(name) if name in kept else load_codec(name)
+
+    return load
 
 
 def _codec(spec: CodecSpec, load: LoadCodec | None) -> Codec:
