@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _CHOICES = {
     ("vocabulary", "specials"): ("own", "text"),
+    ("document", "unwritten"): ("refuse", "leave_out"),
     ("positions", "plan"): ("linear", "grid", "three_axis", "one_per_item", "restart"),
     ("positions", "time"): ("step", "seconds"),
     ("positions", "after"): ("max", "side"),
@@ -337,6 +338,8 @@ def _document(spec: LayoutSpec, reader: Reader) -> None:
     for key in ("continued", "padding"):
         if not getattr(document, key):
             raise reader.error("document", key, f"{key} of [document] is empty; it needs a delimiter")
+    if spec.streams.sounds and document.unwritten != "refuse":
+        raise reader.error("document", "unwritten", "parallel streams leave nothing out; drop unwritten")
     if spec.streams.sounds and document.end:
         raise reader.error("document", "end", 'parallel streams have no end of their own; set end to ""')
     if bool(document.task_media_last) != bool(document.task_other) or (document.task_text and not document.task_other):

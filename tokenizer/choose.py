@@ -54,7 +54,8 @@ def parts_of(
     layout: Layout, items: Sequence[Item], choice: Choice, piece: tuple[int, int] | None
 ) -> tuple[list[Unit], bool, bool]:
     """What a piece shows, in the order chosen, and whether it begins and whether it ends the document."""
-    if piece is None and not choice.order and not choice.dropped and layout.spec.merge.of == "none":
+    plain = layout.spec.merge.of == "none" and layout.spec.document.unwritten == "refuse"
+    if plain and piece is None and not choice.order and not choice.dropped:
         # The usual case, at a third of the cost
         return (
             [
@@ -130,11 +131,15 @@ def _parts(layout: Layout, items: Sequence[Item], counts: list[int], members: li
 
 def item_shows(layout: Layout, item: Item) -> bool:
     """Whether an item leaves a trace in a row."""
+    if layout.leaves_out(item.kind, item.codes is None):
+        return False
     return item.codes is None or clock.shows(layout, item.kind, len(item.codes))
 
 
 def _shows(layout: Layout, unit: Unit) -> bool:
     part = unit[0]
+    if layout.leaves_out(part.item.kind, part.item.codes is None):
+        return False
     return len(unit) > 1 or part.last > part.first or item_shows(layout, part.item)
 
 

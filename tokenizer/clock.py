@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tokenizer.item import AUDIO, VIDEO, Item, ItemTable
+from tokenizer.item import AUDIO, KINDS, VIDEO, Item, ItemTable
 
 if TYPE_CHECKING:
     from tokenizer.layout import Layout
@@ -168,12 +168,16 @@ def unit_times(layout: Layout, stretch: Stretch) -> np.ndarray:  # float64 [coun
 
 
 def shows_in_table(layout: Layout, table: ItemTable) -> np.ndarray:  # bool [m]
-    """`shows`, of every item of a table."""
+    """Which items of a table leave a trace in a row: `shows`, but for those that are left out."""
     empty = (table.T == 0) & (table.codec >= 0)
     hidden = np.zeros(len(table.kind), bool)
     for plan in layout.kinds.values():
         if not plan.marked:
             hidden |= empty & (table.kind == plan.number)
+    for number, kind in enumerate(KINDS[1:5], 1):
+        for soft in (False, True):
+            if layout.leaves_out(kind, soft):
+                hidden |= (table.kind == number) & ((table.codec < 0) == soft)
     return ~hidden
 
 

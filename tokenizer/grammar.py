@@ -49,6 +49,7 @@ class DocumentRule:
     end: str = "<eos>"  # "": none
     continued: str = "<cont>"
     padding: str = "<pad>"
+    unwritten: str = "refuse"  # items that no rule writes: refuse | leave_out
     # A task control after `begin`: of a document without media ("" none), of one with media last, of any other
     task_text: str = ""
     task_media_last: str = ""
@@ -254,7 +255,11 @@ def load_layout(name_or_path: str) -> LayoutSpec:
         path = Path(name_or_path)
         if not path.is_file():
             raise ValueError(f"no layout file {name_or_path}; the shipped ones are {shipped_layouts()}")
-        return read_layout(path.read_text(encoding="utf-8"), name_or_path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name_or_path} is not TOML: byte {error.start} is no UTF-8; save it as UTF-8") from None
+        return read_layout(text, name_or_path)
     if name_or_path not in shipped_layouts():
         near = difflib.get_close_matches(name_or_path, shipped_layouts(), 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

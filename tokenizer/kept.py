@@ -211,6 +211,14 @@ def soft_video_grid(layout: Layout, plan: KindPlan, groups: int, h: int, w: int)
     return groups * rule.frames, h * rule.patch, w * rule.patch
 
 
+def only_soft(spec: LayoutSpec, kind: str) -> bool:
+    """Whether a kind is taken soft only, as nothing would say the grid of its codes."""
+    rule = spec.rule(kind)
+    soft_rule = getattr(spec.soft, kind, None)
+    gridless = kind in ("image", "video") and rule.header == "none" and rule.grid == "any" and not rule.row_end
+    return gridless and soft_rule is not None and bool(soft_rule.placeholder)
+
+
 def in_words(spec: LayoutSpec) -> tuple[str, ...]:
     """What `parse` gives back, a line each."""
     plan = spec.vocabulary
@@ -220,8 +228,9 @@ def in_words(spec: LayoutSpec) -> tuple[str, ...]:
             "audio: codec, codes, order of the sounds",
             "text: codes in the order they are said, at the frame where they stand; not what comes after the sounds",
         )
+    hard = [kind for kind in written if not only_soft(spec, kind)]
     softly = [kind for kind in written if getattr(getattr(spec.soft, kind, None), "placeholder", "")]
-    said = [f"{', '.join(written)}: kind, order, codec, codes, grid"]
+    said = [f"{', '.join(hard)}: kind, order, codec, codes, grid"]
     for kind in softly:
         sized = spec.rule(kind).header != "none" or (kind == "image" and spec.soft.image.size)
         said.append(f"soft {kind}: " + ("size in positions" if sized or kind == "audio" else "number of positions"))
@@ -235,6 +244,8 @@ def in_words(spec: LayoutSpec) -> tuple[str, ...]:
         said.append("roles")
     elif spec.turns.close:
         said.append("turns, without their roles")
+    if spec.document.unwritten == "leave_out":
+        said.append("items of no kind of these are left out")
     if spec.video.max_rate:
         said.append(f"video: the first frame in each stretch of {1 / spec.video.max_rate:g} s")
     if spec.merge.of == "units":

@@ -247,6 +247,17 @@ class Layout:
         """Seconds as they come back from TIME(seconds)."""
         return float(self.time_steps(seconds) * self.spec.vocabulary.time_quantum_s)
 
+    def writes(self, kind: str, soft: bool) -> bool:
+        """Whether a rule writes items of this kind, in codes or as soft positions."""
+        plan = self.kinds.get(kind)
+        if plan is None:
+            return False
+        return kind in self.soft_shapes if soft else not plan.only_soft
+
+    def leaves_out(self, kind: str, soft: bool) -> bool:
+        """Whether items of this kind are left out of rows, as no rule writes them and the layout says so."""
+        return self.spec.document.unwritten == "leave_out" and not self.writes(kind, soft)
+
     def reads_as_image(self, num_frames: int, codec: str) -> bool:
         """Whether a video of so many frames is a picture in a row, where pictures are written as videos."""
         image = self.kinds.get("image")
@@ -351,8 +362,6 @@ def bind(spec: LayoutSpec, codecs: Iterable[CodecSpec], text: Any = None, first:
 
 def _kind_plan(spec: LayoutSpec, kind: str, controls: dict[str, int], words: Words) -> KindPlan:
     rule = spec.video if spec.rule(kind).as_video else spec.rule(kind)
-    soft = getattr(spec.soft, kind, None)
-    gridless = kind in ("image", "video") and rule.header == "none" and rule.grid == "any" and not rule.row_end
     return KindPlan(
         kind=kind,
         number=KINDS.index(kind),
@@ -373,7 +382,7 @@ def _kind_plan(spec: LayoutSpec, kind: str, controls: dict[str, int], words: Wor
         body=BodyOrder(rule.order, rule.codebooks, rule.delays if rule.codebooks == "delayed" else ()),
         weight=getattr(spec.loss, kind),
         as_video=spec.rule(kind).as_video,
-        only_soft=soft is not None and bool(soft.placeholder) and gridless,
+        only_soft=kept.only_soft(spec, kind),
     )
 
 
@@ -455,6 +464,8 @@ def _ordered(spec: LayoutSpec, codecs: list[CodecSpec], first: tuple[str, ...], 
     ordered = sorted(by_name.values(), key=lambda c: (rank.get(c.name, len(rank)), KINDS.index(c.kind), c.name))
     texts = [c.name for c in ordered if c.kind == "text"]
     want = spec.text_codec or (texts[0] if texts else "")
+    if spec.text_codec and "@" not in spec.text_codec:  # the newest revision of that name
+        want = next((name for name in texts if name.partition("@")[0] == want), want)
     if any(name != want for name in texts):
         raise ValueError(
             f"layout {spec.name} takes text of one codec ({want}), the data has {texts};"

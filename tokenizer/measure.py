@@ -7,14 +7,14 @@ measured one by one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tokenizer import clock, refusals, soft, streams
 from tokenizer.grammar import MEDIA
-from tokenizer.item import AUDIO, IMAGE, KINDS, ROLES, TEXT, VIDEO, ItemTable
+from tokenizer.item import AUDIO, IMAGE, KINDS, NONE, ROLES, TEXT, VIDEO, ItemTable
 
 if TYPE_CHECKING:
     from tokenizer.layout import KindPlan, Layout
@@ -42,6 +42,7 @@ def lengths(
     """See Layout.lengths."""
     if layout.spec.streams.sounds:
         return streams.lengths(layout, table, pieces, samples)
+    whole_table, table = table, _without(layout, table)
     m = _measure(layout, table)
     ends = np.zeros(len(m.tokens) + 1, np.int64)
     np.cumsum(m.tokens, out=ends[1:])
@@ -56,7 +57,7 @@ def lengths(
         raise ValueError(f"{len(pieces)} pieces for {len(table)} samples; say with `samples` whose piece each is")
     lo, hi = table.offsets[which], table.offsets[which + 1]
     units = np.zeros(len(m.tokens) + 1, np.int64)
-    np.cumsum(table.num_units(), out=units[1:])
+    np.cumsum(whole_table.num_units(), out=units[1:])
     start, stop = units[lo] + pieces[:, 0], units[lo] + pieces[:, 1]
     wrong = (pieces[:, 0] < 0) | (pieces[:, 0] > pieces[:, 1]) | (stop > units[hi])
     if wrong.any():
@@ -76,7 +77,7 @@ def lengths(
             length += _turn_tokens(layout, table, m, i, j, lo, hi, finishes, units, stop)
     length = length.astype(np.int32)
     for n in _inside_groups(m, units, start, stop):
-        length[n] = _rendered(layout, table, int(which[n]), (int(pieces[n, 0]), int(pieces[n, 1])))
+        length[n] = _rendered(layout, whole_table, int(which[n]), (int(pieces[n, 0]), int(pieces[n, 1])))
     return length
 
 
@@ -105,6 +106,7 @@ def cuts(layout: Layout, table: ItemTable) -> tuple[np.ndarray, np.ndarray]:  # 
         else:
             inside[:] = 1
     ranks[units] = 0
+    _no_cut_at_what_is_left_out(layout, table, units, ranks)
     for group in _groups(layout, table):
         first, last = int(units[group[0]]), int(units[group[-1] + 1])
         order = clock.merged(layout, [clock.Stretch.of_table(table, m) for m in group])
@@ -131,6 +133,8 @@ def units(
     sums = np.concatenate([[0], np.cumsum(size)])
     begin = (sums[:-1] - np.repeat(sums[offsets[:-1]], np.diff(offsets)))[item]  # first place of the item
     overlap = np.maximum(np.minimum(begin + size[item], stops[piece]) - np.maximum(begin, starts[piece]), 0)
+    if layout.spec.document.unwritten == "leave_out":
+        overlap[~clock.shows_in_table(layout, table)[item]] = 0
     for group in _groups(layout, table):
         order = None
         sample = int(np.searchsorted(offsets, group[0], "right")) - 1
@@ -146,6 +150,37 @@ def units(
                 here = np.flatnonzero((piece == p) & (item == m))
                 overlap[here] = (after[k] if k < len(after) else 0) - (before[k] if k < len(before) else 0)
     return piece, item, overlap
+
+
+def _without(layout: Layout, table: ItemTable) -> ItemTable:
+    """The table with items that are left out as items of no kind, which take no tokens."""
+    if layout.spec.document.unwritten == "refuse":
+        return table
+    out = np.zeros(len(table.kind), bool)
+    for number, kind in enumerate(MEDIA, 1):
+        for softly in (False, True):
+            if layout.leaves_out(kind, softly):
+                out |= (table.kind == number) & ((table.codec < 0) == softly)
+    if not out.any():
+        return table
+    zero: dict[str, Any] = {n: np.where(out, 0, getattr(table, n)).astype(np.int32) for n in ("T", "K", "t", "h", "w")}
+    codec = np.where(out, -1, table.codec).astype(np.int32)
+    return replace(table, kind=np.where(out, NONE, table.kind).astype(np.uint8), codec=codec, **zero)
+
+
+def _no_cut_at_what_is_left_out(layout: Layout, table: ItemTable, units: np.ndarray, ranks: np.ndarray) -> None:
+    """Items that are left out stay with what is before them, or at the beginning after: no piece holds only such."""
+    if layout.spec.document.unwritten == "refuse":
+        return
+    shown = clock.shows_in_table(layout, table)
+    for m in np.flatnonzero(~shown):
+        first, last = int(units[m]), int(units[m + 1])
+        ranks[first + 1 : last] = 255
+        if first > 0 and (shown[:m].any() or last == units[-1]):
+            ranks[first] = 255
+        elif last < units[-1]:
+            ranks[last] = 255
+    ranks[[0, -1]] = 0
 
 
 def _measure(layout: Layout, table: ItemTable) -> _Measure:
@@ -170,12 +205,12 @@ def _measure(layout: Layout, table: ItemTable) -> _Measure:
         frame_ends = _pictures(layout, table, tokens, per_unit, separator, used)
     if used[IMAGE] or used[VIDEO]:
         _size_texts(layout, table, tokens)
-    softly = np.flatnonzero(table.codec < 0)
+    softly = np.flatnonzero((table.codec < 0) & (kind != NONE))
     if len(softly):
         _soft(layout, table, tokens, softly)
     shows = np.ones(0, bool)
-    if any(not plan.marked for plan in layout.kinds.values()):
-        shows = clock.shows_in_table(layout, table)
+    if any(not plan.marked for plan in layout.kinds.values()) or layout.spec.document.unwritten == "leave_out":
+        shows = clock.shows_in_table(layout, table) & (kind != NONE)
         tokens[~shows] = 0
     found = _groups(layout, table, shows if len(shows) else None)
     for group in found:
@@ -480,6 +515,7 @@ def _check_table(layout: Layout, table: ItemTable, used: np.ndarray) -> None:
                     expected[index + 1, number] = len(layout.code_sizes[bound])
     for number, name in enumerate(MEDIA, 1):
         expected[0, number] = 0 if name in layout.soft_shapes else -1
+    expected[0, NONE] = 0  # left out
     bad = expected.reshape(-1)[(table.codec + 1) * len(KINDS) + kind] != table.K
     if bad.any():
         m, place = where(bad)
