@@ -51,7 +51,7 @@ def media_of(item: Item) -> np.ndarray:
 
 def own_layout(folder: Path, name: str) -> Path:
     path = folder / f"{name}.toml"
-    path.write_text(OWN[name].replace('name = "mmdata"', f'name = "{name}"'), "utf-8")
+    path.write_text(re.sub('^name = ".*"', f'name = "{name}"', OWN[name], flags=re.MULTILINE), "utf-8")
     return path
 
 
