@@ -16,7 +16,10 @@ def codes_for(codec: CodecSpec, kind: str) -> bool:
 
 
 def not_written(layout: Layout, where: str, kind: str) -> ValueError:
-    return ValueError(f"{where} is {kind}; layout {layout.spec.name} writes none, add a table [{kind}] to it")
+    return ValueError(
+        f"{where} is {kind}; layout {layout.spec.name} writes none, add a table [{kind}] to it, or"
+        ' unwritten = "leave_out" to its [document]'
+    )
 
 
 def stranger(layout: Layout, where: str, kind: str, codec: str, num_codebooks: int) -> ValueError:

@@ -33,7 +33,8 @@ mmdata layout show my.toml                    # what became of it, or the line t
 
 Then `layout = "my.toml"` in a run file, or `mmdata.Loader(..., layout="my.toml")`. Give it a name of its own. What is
 left out has its default; an unknown key names the nearest known one. A kind (`text`, `image`, `audio`, `video`) is
-written if its table is in the file, an empty table too; data with an item of another kind is refused, or left out with `unwritten = "leave_out"` in `[document]`. Another layout
+written if its table is in the file, an empty table too; an item of another kind is refused, or left out of rows with
+`unwritten = "leave_out"` in `[document]`. Another layout
 is another digest, and so another plan and another run: change a file before training, not during it.
 
 ## Literals
