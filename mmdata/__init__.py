@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mmdata.schedule import Stage as Stage
     from tokenizer.codecs import load_codec as load_codec
     from tokenizer.item import Item as Item
+    from tokenizer.layout import load_layout as load_layout
 
 _HOMES = {
     "open": ("mmdata.dataset", "open_dataset"),
@@ -38,6 +39,7 @@ _HOMES = {
     "UserError": ("mmdata.errors", "UserError"),
     "data_shard": ("mmdata.loader", "data_shard"),
     "load_codec": ("tokenizer.codecs", "load_codec"),
+    "load_layout": ("tokenizer.layout", "load_layout"),
 }
 __all__ = sorted(_HOMES)
 

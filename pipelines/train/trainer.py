@@ -51,6 +51,12 @@ def train_on(
     settings = run.settings
     if loader.split != "train":
         raise UserError(f"the Loader reads the {loader.split} split: train on one of the train split")
+    spec = loader.layout.spec
+    if masked := [kind for kind in spec.attention.blocks if spec.attention.masked and getattr(spec.loss, kind)]:
+        raise UserError(
+            f"layout {spec.name} learns {masked[0]} codes by masking, and this trainer predicts the next token: set"
+            f" {masked[0]} = 0.0 under [loss] in a copy of it (`mmdata layout show {spec.name} --toml`)"
+        )
     config = sized(settings.model, loader.layout)
     for batch_size in {settings.batch_size, *(s.batch_size or settings.batch_size for s in settings.stage)}:
         sharding.check_sizes(mesh, config, batch_size)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -19,9 +20,11 @@ from pipelines.train import sharding
 from pipelines.train.checkpoint import restore_params
 from pipelines.train.evaluate import entropy
 from pipelines.train.folder import Metrics, read_layout, read_metrics
-from pipelines.train.run import load_run, make_loader, open_loader, to_toml
+from pipelines.train.run import RunSettings, load_run, make_loader, open_loader, to_toml
 from pipelines.train.trainer import train, train_on
 from tests.mmdata.toy_data import write_toy_dataset
+from tokenizer.codec import CodecSpec
+from tokenizer.layout import load_layout
 
 STEPS = 9
 TOY = f"""
@@ -214,3 +217,11 @@ def test_metrics_drop_steps_that_are_done_again(tmp_path: Path) -> None:
 
 def test_entropy_is_in_nats() -> None:
     assert entropy(np.array([3, 3, 0, 3])) == pytest.approx(np.log(3))
+
+
+def test_a_layout_that_is_learnt_by_masking_is_refused(tmp_path: Path) -> None:
+    codecs = [CodecSpec("t@1", "text", (300,), "", True), CodecSpec("i@1", "image", (16,), "", False)]
+    loader = SimpleNamespace(split="train", layout=load_layout("show-o").bind(codecs))
+    run = SimpleNamespace(settings=RunSettings())
+    with pytest.raises(UserError, match=r"show-o learns image codes by masking.* set image = 0.0 under \[loss\]"):
+        train_on(loader, None, run, tmp_path, None)
