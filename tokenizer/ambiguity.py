@@ -76,6 +76,12 @@ def _numbers(spec: LayoutSpec, reader: Reader) -> None:
     for key, least in (("control_places", 1), ("sizes", 0), ("time_hi", 0), ("time_lo", 0), ("multiple", 1)):
         if getattr(plan, key) < least:
             raise reader.error("vocabulary", key, f"{key} is {getattr(plan, key)}; it must be at least {least}")
+    for kind in spec.kinds:
+        for key in ("max_rate", "time_text_quantum_s"):
+            if not 0 <= getattr(spec.rule(kind), key) < float("inf"):
+                raise reader.error(kind, key, f"{key} is {getattr(spec.rule(kind), key)}; it must be 0 or above")
+    if not 0 <= spec.merge.chunk_s < float("inf"):
+        raise reader.error("merge", "chunk_s", f"chunk_s is {spec.merge.chunk_s}; it must be above 0")
     for table, key in (("vocabulary", "time_quantum_s"), ("positions", "per_second"), ("streams", "rate")):
         if not 0 < getattr(getattr(spec, table), key) < float("inf"):
             raise reader.error(table, key, f"{key} is {getattr(getattr(spec, table), key)}; it must be above 0")
@@ -202,8 +208,14 @@ def _item(spec: LayoutSpec, kind: str, reader: Reader) -> None:
         )
     if rule.header == "text" and not ({"{h}", "{w}"} <= set(re.findall(r"\{\w+\}", rule.header_text))):
         raise reader.error(kind, "header_text", f"header_text is {rule.header_text!r}; it must hold {{h}} and {{w}}")
-    if rule.header == "text" and not opened:
-        raise reader.error(kind, "header", f"[{kind}] has a text header and no control in open; nothing tells it apart")
+    if rule.header == "text" and not _parted(rule.header_text):
+        what = f"header_text is {rule.header_text!r}; put marks that are no digits between and around its numbers"
+        raise reader.error(kind, "header_text", what)
+    if not opened and (rule.header != "none" or rule.after_header):
+        if not rule.open and not rule.frame_open:
+            raise reader.error(kind, "open", f"[{kind}] has no open; it needs a delimiter")
+        key = "header" if rule.header != "none" else "after_header"
+        raise reader.error(kind, key, f"[{kind}] has {key} and no control in open, which a reader would find it by")
     if rule.header == "two_sizes" and not spec.vocabulary.sizes:
         raise reader.error("vocabulary", "sizes", f"[{kind}] writes two sizes and vocabulary.sizes is 0; raise it")
     if rule.size_unit < 1:
@@ -257,7 +269,7 @@ def _picture(spec: LayoutSpec, kind: str, reader: Reader) -> None:
             raise reader.error(kind, "max_rate", "[image] has max_rate; only a video has frames")
         return
     marked = rule.frame_separator or controls_in(spec, rule.frame_open) or controls_in(spec, rule.frame_close)
-    if rule.header == "none" and rule.grid in ("any", "square") and not marked and not soft and not rule.row_end:
+    if rule.header == "none" and rule.grid in ("any", "square") and not marked and not soft:
         raise reader.error(
             kind,
             "frame_separator",
@@ -272,15 +284,64 @@ def _picture(spec: LayoutSpec, kind: str, reader: Reader) -> None:
                 "time_form",
                 "text times of [video] stand outside any control; give it an open or a frame_open with one",
             )
-    if rule.max_rate < 0:
-        raise reader.error(kind, "max_rate", f"max_rate is {rule.max_rate}; it must be 0 or above")
+    _frames(spec, rule, reader)
     if rule.max_rate and rule.times != "frames":
         raise reader.error(kind, "max_rate", "max_rate needs times = 'frames', or thinning is not seen again in a row")
     if rule.max_rate and not controls_in(spec, rule.open):
         raise reader.error(kind, "max_rate", "max_rate needs a control in open: a part may have no frame left")
 
 
+def _frames(spec: LayoutSpec, rule: ItemRule, reader: Reader) -> None:
+    """Delimiters of frames, and what may come after a video."""
+    opened, framed = controls_in(spec, rule.open), controls_in(spec, rule.frame_open)
+    if rule.frame_open and not framed:
+        raise reader.error("video", "frame_open", "frame_open of [video] is text; it needs a control to be found by")
+    if opened and framed and rule.frame_open[0] not in spec.vocabulary.controls:
+        raise reader.error("video", "frame_open", "frame_open of [video] begins with text; begin it with its control")
+    if framed and not opened:  # every frame stands by itself
+        for key in ("open", "after_header", "close", "frame_separator"):
+            if getattr(rule, key):
+                what = f"[video] has {key} and no control in open: each of its frames stands by itself, drop {key}"
+                raise reader.error("video", key, what)
+        if rule.times == "frames" and rule.time_form == "tokens":
+            what = 'times before a frame_open that stands by itself are read as text only; set time_form = "text"'
+            raise reader.error("video", "time_form", what)
+    if not framed and not opened and rule.times != "none":
+        what = "times of [video] stand outside any control; give it an open or a frame_open with one"
+        raise reader.error("video", "times", what)
+    if spec.image.as_video and "image" in spec.kinds and (rule.times != "none" or (framed and not opened)):
+        key = "times" if rule.times != "none" else "frame_open"
+        raise reader.error("video", key, f"[image] is written as_video, so [video] can have no {key}; drop one of them")
+    if spec.merge.of == "video_audio":
+        for key in ("after_header", "frame_separator"):
+            if getattr(rule, key):
+                raise reader.error("video", key, f"{key} does not go with merged sound; drop it")
+    if opened and not controls_in(spec, rule.close):
+        loose = [k for k in spec.kinds if not spec.rule(k).as_video and _begins_with_text(spec, k)]
+        if loose:
+            what = f"[video] has no control in close, and a {loose[0]} after it may begin without one; give it a close"
+            raise reader.error("video", "close", what)
+
+
+def _begins_with_text(spec: LayoutSpec, kind: str) -> bool:
+    """Whether an item may begin with anything but a control."""
+    rule = spec.rule(kind)
+    first = (*rule.open, *rule.frame_open)[:1]
+    return not first or first[0] not in spec.vocabulary.controls
+
+
+def _parted(form: str) -> bool:
+    """Whether numbers in a form can be told apart: no two side by side, none beside a digit or a point."""
+    parts = re.split(r"\{\w+\}", form)
+    inner = parts[1:-1]
+    beside = "".join(part[:1] + part[-1:] for part in inner) + parts[0][-1:] + parts[-1][:1]
+    return all(inner) and not any(c.isdigit() or c == "." for c in beside)
+
+
 def _time_text(rule: ItemRule, reader: Reader) -> None:
+    if not _parted(rule.time_text):
+        what = f"time_text is {rule.time_text!r}; put marks that are no digits between and around its numbers"
+        raise reader.error("video", "time_text", what)
     fields = set(re.findall(r"\{(\w*)\}", rule.time_text))
     if fields not in ({"seconds"}, {"minutes", "second"}):
         raise reader.error(
@@ -358,6 +419,8 @@ def _turns(spec: LayoutSpec, reader: Reader) -> None:
         raise reader.error("turns", "open", "open of [turns] must begin with a control, or a turn cannot be found")
     if turns.open and not any("{role}" in part for part in turns.open):
         raise reader.error("turns", "open", "open of [turns] does not name the {role}; add it")
+    if turns.open and not turns.close:
+        raise reader.error("turns", "close", "[turns] has an open and no close; where a turn ends could not be seen")
     if turns.close and turns.close[0] not in spec.vocabulary.controls:
         raise reader.error("turns", "close", "close of [turns] must begin with a control, or its text is the item's")
     if spec.streams.sounds:
@@ -373,6 +436,16 @@ def _soft(spec: LayoutSpec, reader: Reader) -> None:
             raise reader.error(table, "", f"[{table}] is there and [{kind}] is not; add a table [{kind}]")
         if not soft.placeholder:
             raise reader.error(table, "placeholder", f"[{table}] has no placeholder; it needs a control")
+        rule = spec.rule(kind)
+        if rule.grid != "any" or rule.size_unit != 1:
+            key = "grid" if rule.grid != "any" else "size_unit"
+            raise reader.error(
+                kind, key, f"{key} of [{kind}] is of codes, and [{table}] takes it soft; drop one of them"
+            )
+        if not controls_in(spec, rule.open) and not (kind == "video" and controls_in(spec, rule.frame_open)):
+            raise reader.error(kind, "open", f"[{kind}] has no control in open, which its soft positions need; add one")
+        if kind in ("image", "video") and spec.image.as_video and "image" in spec.kinds:
+            raise reader.error("image", "as_video", f"[image] is written as_video, and [{table}] is soft; drop one")
         amounts = [getattr(soft, key) for key in ("patch", "frames", "samples") if hasattr(soft, key)]
         if min(amounts) < 0 or not max(amounts):
             raise reader.error(table, "", f"[{table}] says not what a position holds; set it to 1 or more")
@@ -403,7 +476,7 @@ def _merge(spec: LayoutSpec, reader: Reader) -> None:
     if merge.of == "units":
         if "audio" not in spec.kinds or not controls_in(spec, spec.audio.open):
             raise reader.error("merge", "of", "merged units need a table [audio] with a control in open")
-        if spec.audio.times != "none" or spec.audio.codebooks != "interleaved":
+        if spec.audio.times != "none" or spec.audio.codebooks != "interleaved" or spec.audio.after_header:
             raise reader.error("audio", "times", "merged units have neither times nor codebook orders; drop them")
 
 

@@ -80,9 +80,9 @@ def parts_of(
         if first < last or (here == 0 and start <= at and (at < stop or stop == total)):
             units.append(_parts(layout, items, counts, members, first, last))
         at += here
-    if choice.order or choice.dropped:
-        units = _chosen(layout, items, units, choice)
     units = [unit for unit in units if _shows(layout, unit)]
+    if choice.order or choice.dropped:
+        units = [unit for unit in _chosen(layout, items, units, choice) if _shows(layout, unit)]
     if layout.spec.merge.of != "none" and len(units) > 1:
         units = _joined(layout, units)
     return units, start == 0, stop == total
@@ -123,9 +123,7 @@ def _parts(layout: Layout, items: Sequence[Item], counts: list[int], members: li
         m = members[0]
         return (Part(m, items[m], first, last, counts[m]),)
     order = clock.merged(layout, [clock.Stretch.of(items[m], KINDS.index(items[m].kind)) for m in members])
-    begins, ends = order.split(first), order.split(last)
-    begins += [0] * (len(members) - len(begins))
-    ends += [0] * (len(members) - len(ends))
+    begins, ends = order.split(first, len(members)), order.split(last, len(members))
     return tuple(Part(m, items[m], b, e, counts[m]) for m, b, e in zip(members, begins, ends))
 
 
@@ -174,7 +172,9 @@ def _chosen(layout: Layout, items: Sequence[Item], units: list[Unit], choice: Ch
         whole = all(part.first == 0 and part.last == part.units for part in parts)
         if turns and len({part.item.role for part in parts}) > 1:
             continue
-        if whole and sum(p.item.group == group for p in parts) == sum(item.group == group for item in items):
+        if whole and sum(p.item.group == group for p in parts) == sum(
+            item.group == group and item_shows(layout, item) for item in items
+        ):
             first = order == "caption_first"
             members = sorted((units[n] for n in slots), key=lambda u: (u[0].item.group_role == "caption") != first)
             for slot, unit in zip(slots, members):

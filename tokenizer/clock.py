@@ -123,9 +123,9 @@ class Merged:
     unit: np.ndarray  # int64 [n], which unit of that item
     second: np.ndarray  # int64 [n], whole seconds of the clock: where it may be cut
 
-    def split(self, place: int) -> list[int]:
-        """Units of each member before a place of the group."""
-        return np.bincount(self.member[:place], minlength=int(self.member.max(initial=0)) + 1).tolist()
+    def split(self, place: int, members: int) -> list[int]:
+        """Units of each of so many members before a place of the group."""
+        return np.bincount(self.member[:place], minlength=members).tolist()
 
 
 def merged(layout: Layout, group: Sequence[Stretch]) -> Merged:
@@ -156,9 +156,8 @@ def merged(layout: Layout, group: Sequence[Stretch]) -> Merged:
 
 def unit_times(layout: Layout, stretch: Stretch) -> np.ndarray:  # float64 [count]
     """Seconds of each unit, as a row tells them: frames and starts of sounds to the quantum where it writes them."""
-    quantum = layout.spec.vocabulary.time_quantum_s
     if stretch.kind == VIDEO:
-        return layout.frame_steps(stretch.times) * quantum
+        return layout.frame_steps(stretch.times) * layout.frame_quantum_s
     if len(stretch.times) == stretch.count and layout.spec.merge.of == "units":
         return np.asarray(stretch.times, np.float64)
     start = stretch.start_s

@@ -89,6 +89,7 @@ class ItemRule:
     times: str = "none"  # text: none | start | start_end; audio: none | start; video: none | frames
     time_form: str = "tokens"  # of frames: tokens | text
     time_text: str = "<{seconds} seconds>"  # or with {minutes} and {second}
+    time_text_quantum_s: float = 0.0  # of times as text; 0: vocabulary.time_quantum_s
     max_rate: float = 0.0  # frames a second, thinned from those stored; 0: all
     as_video: bool = False  # an image is written as a video of one frame
 
@@ -343,7 +344,8 @@ class Reader:
                     begin = number
             if inside and key and bare.split("=")[0].strip() == key:
                 return number
-        return begin
+        # What is not written has a default: the controls that it should have been among
+        return begin or (self.line("vocabulary", "controls") if table not in ("", "vocabulary") else 0)
 
     def error(self, table: str, key: str, what: str) -> ValueError:
         return ValueError(f"{self.where}, line {self.line(table, key)}: {what}")

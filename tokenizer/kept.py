@@ -48,14 +48,13 @@ def apply(layout: Layout, items: Sequence[Item], choice: Choice, piece: tuple[in
 
 def joined(layout: Layout, items: Sequence[Item]) -> list[Item]:
     """Neighbours that nothing in a row holds apart, as one item."""
-    out: list[Item] = []
+    runs: list[list[Item]] = []
     for item in items:
-        plan = layout.kinds[item.kind]
-        if out and plan.loose and _alike(layout, out[-1], item):
-            out[-1] = _sum(out[-1], item)
+        if runs and layout.kinds[item.kind].loose and _alike(layout, runs[-1][-1], item):
+            runs[-1].append(item)
         else:
-            out.append(item)
-    return out
+            runs.append([item])
+    return [run[0] if len(run) == 1 else _sum(run) for run in runs]
 
 
 def _alike(layout: Layout, a: Item, b: Item) -> bool:
@@ -67,10 +66,12 @@ def _alike(layout: Layout, a: Item, b: Item) -> bool:
     return a.kind == "video" and a.grid[1:] == b.grid[1:] and (len(a.times) > 0) == (len(b.times) > 0)
 
 
-def _sum(a: Item, b: Item) -> Item:
-    codes = None if a.codes is None or b.codes is None else np.concatenate([a.codes, b.codes])
-    grid = (a.grid[0] + b.grid[0], *a.grid[1:]) if a.kind == "video" else a.grid
-    return replace(a, codes=codes, grid=grid, times=np.concatenate([a.times, b.times]))
+def _sum(run: list[Item]) -> Item:
+    first = run[0]
+    codes = [item.codes for item in run if item.codes is not None]
+    grid = (sum(item.grid[0] for item in run), *first.grid[1:]) if first.kind == "video" else first.grid
+    times = np.concatenate([item.times for item in run])
+    return replace(first, codes=np.concatenate(codes) if codes else None, grid=grid, times=times)
 
 
 def _roles(layout: Layout, units: list[Unit], items: Sequence[Item], ends: bool) -> list[str]:
@@ -86,7 +87,7 @@ def _roles(layout: Layout, units: list[Unit], items: Sequence[Item], ends: bool)
     turn, begun = 0, 0
     for i, role in enumerate(own):
         last = i + 1 == len(own)
-        closed = role != "none" and (turn_closes(layout, units[-1], items, ends) if last else own[i + 1] != role)
+        closed = role != "none" and (turn_closes(layout, units, items, ends) if last else own[i + 1] != role)
         if closed:
             roles += [_ALTERNATE[turn % 2]] * (i + 1 - begun)
             turn, begun = turn + 1, i + 1
@@ -123,14 +124,18 @@ def _video(layout: Layout, plan: KindPlan, part: Part) -> Item:
     assert item.codes is not None
     chosen = np.arange(part.first, part.last)
     times = np.zeros(0, np.float32)
+    if t == 0 and not plan.says_grid:
+        return Item("video", item.codec, item.codes, (0, 0, 0))  # nothing in the row tells its size
     if plan.frame_times and len(item.times) == t and t > 0:
         if (shown := layout.shown_frames(item.times)) is not None:
             chosen = chosen[shown[chosen]]
         steps = layout.frame_steps(item.times[chosen])
-        times = (steps * layout.spec.vocabulary.time_quantum_s).astype(np.float32)
+        times = (steps * layout.frame_quantum_s).astype(np.float32)
     codes = item.codes.reshape(t, h * w, item.codes.shape[1])[chosen].reshape(-1, item.codes.shape[1])
     if layout.reads_as_image(len(chosen), item.codec):
         return Item("image", item.codec, codes, (1, h, w))
+    if not len(chosen) and not plan.says_grid:
+        h = w = 0
     return Item("video", item.codec, codes, (len(chosen), h, w), times=times)
 
 
@@ -188,7 +193,7 @@ def _soft(layout: Layout, plan: KindPlan, part: Part) -> Item:
     if plan.frame_times:
         frames = rule.video.frames
         steps = layout.time_steps(soft.group_times(item.times, frames), plan.time_text)
-        seconds = np.repeat(steps * layout.spec.vocabulary.time_quantum_s, frames).astype(np.float32)
+        seconds = np.repeat(steps * layout.frame_quantum_s, frames).astype(np.float32)
         result = replace(result, times=seconds)
     return result
 
@@ -215,7 +220,9 @@ def only_soft(spec: LayoutSpec, kind: str) -> bool:
     """Whether a kind is taken soft only, as nothing would say the grid of its codes."""
     rule = spec.rule(kind)
     soft_rule = getattr(spec.soft, kind, None)
-    gridless = kind in ("image", "video") and rule.header == "none" and rule.grid == "any" and not rule.row_end
+    gridless = kind in ("image", "video") and rule.header == "none" and rule.grid == "any"
+    if kind == "image" and rule.row_end:
+        gridless = False  # of a picture its rows tell it
     return gridless and soft_rule is not None and bool(soft_rule.placeholder)
 
 
@@ -256,6 +263,9 @@ def in_words(spec: LayoutSpec) -> tuple[str, ...]:
         rule = spec.rule(kind)
         if times := words.get(rule.times):
             piece = " (a piece: its own start)" if kind == "audio" else ""
-            end = "359,999 s" if kind == "video" and rule.time_form == "text" else f"{last:g} s"
-            said.append(f"{kind}: {times}{piece} to {plan.time_quantum_s:g} s, saturated at 0 and {end}")
+            words_of = kind == "video" and rule.time_form == "text"
+            quantum = (rule.time_text_quantum_s if words_of else 0) or plan.time_quantum_s
+            down = ", rounded down" if rule.max_rate else ""
+            end = "100 hours" if words_of else f"{last:g} s"
+            said.append(f"{kind}: {times}{piece} to {quantum:g} s{down}, saturated at 0 and {end}")
     return tuple(said)

@@ -84,6 +84,11 @@ class KindPlan:
         return self.open.mark >= 0
 
     @property
+    def says_grid(self) -> bool:
+        """Whether a row tells the grid of a video without frames."""
+        return bool(self.num_sizes or self.size_text or self.fixed[0])
+
+    @property
     def loose(self) -> bool:
         """Two of its kind, one after the other, read as one."""
         return self.open.mark < 0 and self.close.mark < 0
@@ -165,7 +170,9 @@ class Layout:
     def units(
         self, table: ItemTable, samples: np.ndarray, starts: np.ndarray, stops: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # int64 [x] each
-        """What pieces hold: (number of the piece, item of the table, how many units of it), in no special order."""
+        """What pieces hold: (number of the piece, item of the table, how many units of it), in no special order.
+
+        Frames that thinning leaves out and items that the layout leaves out do not count."""
         return measure.units(self, table, samples, starts, stops)
 
     def choose(self, sample: ItemTable | Sequence[Item], seed: int, sample_id: str, epoch: int) -> Choice:
@@ -222,15 +229,28 @@ class Layout:
         """Time quanta of seconds, half to even, saturated; of the shape of `seconds`.
 
         Of a time as text: what its decimals say, as printing rounds them (0.45 s is "0.5", 0.15 s is "0.1")."""
-        values = np.asarray(seconds, np.float64)
+        values, quantum = np.asarray(seconds, np.float64), self.spec.vocabulary.time_quantum_s
         if text is not None:
+            quantum = text.quantum_s
             values = np.array([round(v, text.places) for v in values.reshape(-1).tolist()]).reshape(values.shape)
-        steps = np.rint(values / self.spec.vocabulary.time_quantum_s)
-        return np.clip(steps, 0, self.last_step(text)).astype(np.int64)
+        return np.clip(np.rint(values / quantum), 0, self.last_step(text)).astype(np.int64)
+
+    @property
+    def frame_quantum_s(self) -> float:
+        """Seconds of a step of the times of frames."""
+        text = self.kinds["video"].time_text
+        return text.quantum_s if text else self.spec.vocabulary.time_quantum_s
 
     def frame_steps(self, times: np.ndarray) -> np.ndarray:  # int64 [t]
-        """Time quanta of the frames of a video, float32 [t] seconds, as the layout writes them."""
-        text = self.kinds["video"].time_text
+        """Time quanta of the frames of a video, float32 [t] seconds, as the layout writes them.
+
+        Where frames are thinned a time is rounded down: what is labelled second 2 is in second 2."""
+        plan = self.kinds["video"]
+        text = plan.time_text
+        if plan.rule.max_rate:
+            steps = np.round(np.asarray(times, np.float64), 4) / self.frame_quantum_s
+            # float32 times are a little off: by less than this many steps
+            return np.clip(np.floor(steps + 1e-6 + steps * 1e-7), 0, self.last_step(text)).astype(np.int64)
         # float32 0.15 is 0.15000000596: four decimals say what was meant
         return self.time_steps(np.round(np.asarray(times, np.float64), 4) if text else times, text)
 
@@ -240,7 +260,7 @@ class Layout:
         if not plan.rule.max_rate or not len(times):
             return None
         steps = self.frame_steps(times)
-        stretch = np.floor(steps * (self.spec.vocabulary.time_quantum_s * plan.rule.max_rate) + 1e-9)
+        stretch = np.floor(steps * (self.frame_quantum_s * plan.rule.max_rate) + 1e-9)
         return np.concatenate([[True], stretch[1:] != stretch[:-1]])
 
     def quantised(self, seconds: float) -> float:
@@ -376,7 +396,9 @@ def _kind_plan(spec: LayoutSpec, kind: str, controls: dict[str, int], words: Wor
         num_sizes=2 if rule.header == "two_sizes" else 0,
         num_times={"start": 1, "start_end": 2}.get(rule.times, 0),
         frame_times=kind == "video" and rule.times == "frames",
-        time_text=TimeText(rule.time_text, spec.vocabulary.time_quantum_s) if rule.time_form == "text" else None,
+        time_text=TimeText(rule.time_text, rule.time_text_quantum_s or spec.vocabulary.time_quantum_s)
+        if rule.time_form == "text"
+        else None,
         size_text=SizeText(rule.header_text) if rule.header == "text" else None,
         fixed=sides(rule.grid),
         body=BodyOrder(rule.order, rule.codebooks, rule.delays if rule.codebooks == "delayed" else ()),

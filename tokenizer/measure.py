@@ -132,24 +132,42 @@ def units(
     size = table.num_units().astype(np.int64)
     sums = np.concatenate([[0], np.cumsum(size)])
     begin = (sums[:-1] - np.repeat(sums[offsets[:-1]], np.diff(offsets)))[item]  # first place of the item
-    overlap = np.maximum(np.minimum(begin + size[item], stops[piece]) - np.maximum(begin, starts[piece]), 0)
-    if layout.spec.document.unwritten == "leave_out":
-        overlap[~clock.shows_in_table(layout, table)[item]] = 0
+    first = np.maximum(starts[piece] - begin, 0)  # of the units of each item, those of the piece
+    last = np.clip(stops[piece] - begin, first, size[item])
     for group in _groups(layout, table):
         order = None
         sample = int(np.searchsorted(offsets, group[0], "right")) - 1
-        first = int(sums[group[0]] - sums[offsets[sample]])
+        at = int(sums[group[0]] - sums[offsets[sample]])
         total = int(size[group].sum())
         for p in np.flatnonzero(samples == sample):
-            lo, hi = (int(np.clip(x - first, 0, total)) for x in (starts[p], stops[p]))
+            lo, hi = (int(np.clip(x - at, 0, total)) for x in (starts[p], stops[p]))
             if (lo, hi) in ((0, total), (0, 0), (total, total)):
                 continue
             order = order or clock.merged(layout, [clock.Stretch.of_table(table, m) for m in group])
-            before, after = order.split(lo), order.split(hi)
+            before, after = order.split(lo, len(group)), order.split(hi, len(group))
             for k, m in enumerate(group):
-                here = np.flatnonzero((piece == p) & (item == m))
-                overlap[here] = (after[k] if k < len(after) else 0) - (before[k] if k < len(before) else 0)
+                here = (piece == p) & (item == m)
+                first[here], last[here] = before[k], after[k]
+    overlap = last - np.minimum(first, last)
+    if layout.spec.document.unwritten == "leave_out":
+        overlap[~clock.shows_in_table(layout, table)[item]] = 0
+    if "video" in layout.kinds and layout.kinds["video"].rule.max_rate:
+        _only_shown(layout, table, item, first, last, overlap)
     return piece, item, overlap
+
+
+def _only_shown(
+    layout: Layout, table: ItemTable, item: np.ndarray, first: np.ndarray, last: np.ndarray, overlap: np.ndarray
+) -> None:
+    """Sets the frames of videos to those that thinning leaves."""
+    counts: dict[int, np.ndarray] = {}
+    for x in np.flatnonzero((table.kind[item] == VIDEO) & (overlap > 0) & (table.codec[item] >= 0)):
+        m = int(item[x])
+        if m not in counts:
+            times = table.times[table.times_offsets[m] : table.times_offsets[m + 1]]
+            shown = layout.shown_frames(times) if len(times) == table.t[m] else None
+            counts[m] = np.cumsum(np.concatenate([[0], np.ones(int(table.t[m]), int) if shown is None else shown]))
+        overlap[x] = counts[m][last[x]] - counts[m][first[x]]
 
 
 def _without(layout: Layout, table: ItemTable) -> ItemTable:
@@ -460,10 +478,14 @@ def _turn_tokens(
 
 def _inside_groups(m: _Measure, units: np.ndarray, start: np.ndarray, stop: np.ndarray) -> list[int]:
     """Pieces that begin or end inside items on one clock."""
+    if not m.groups:
+        return []
+    first = units[np.array([group[0] for group in m.groups])]
+    last = units[np.array([group[-1] + 1 for group in m.groups])]
     bad = np.zeros(len(start), bool)
-    for group in m.groups:
-        first, last = units[group[0]], units[group[-1] + 1]
-        bad |= ((start > first) & (start < last)) | ((stop > first) & (stop < last))
+    for place in (start, stop):
+        group = np.searchsorted(first, place, "left") - 1  # the last group that begins before it
+        bad |= (group >= 0) & (place < last[np.maximum(group, 0)])
     return np.flatnonzero(bad).tolist()
 
 
@@ -490,7 +512,7 @@ def _rendered(layout: Layout, table: ItemTable, sample: int, piece: tuple[int, i
         )
     from tokenizer.row import PLAIN
 
-    return len(render(layout, items, PLAIN, piece, None))
+    return len(render(layout, items, PLAIN, piece, None, dry=True))
 
 
 def _check_table(layout: Layout, table: ItemTable, used: np.ndarray) -> None:
@@ -566,6 +588,8 @@ def _check_pictures(layout: Layout, plan: KindPlan, table: ItemTable, here: np.n
     elif plan.rule.grid == "square":
         bad |= h != w
     bad &= hard
+    if name == "video" and not plan.says_grid:
+        bad &= table.t > 0
     if bad.any():
         m, place = where(bad)  # type: ignore[operator]
         raise refusals.wrong_size(layout, plan, place, int(h[m]), int(w[m]))

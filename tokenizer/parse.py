@@ -54,6 +54,7 @@ class _Reader:
     problems: list[Problem] = field(default_factory=list)
     role: str = "none"
     turn_begins: int = 0  # first item since the last close of a turn
+    turn_closed: bool = True
     turns: int = 0  # closed so far, where the layout does not name roles
     clock_s: float = 0.0
 
@@ -67,6 +68,8 @@ class _Reader:
             self.of[np.isin(self.ids, [id for _, id in vocabulary.aliases])] = self.classes.index("control")
         changes = np.flatnonzero(self.of[1:] != self.of[:-1]) + 1 if len(self.of) else np.zeros(0, np.int64)
         self.bounds = np.concatenate([changes, [len(self.of)]])
+        same = np.flatnonzero(self.ids[1:] != self.ids[:-1]) + 1 if len(self.ids) else np.zeros(0, np.int64)
+        self.same_bounds = np.concatenate([same, [len(self.ids)]])  # where runs of one id end
         self.names = {id: name for name, id in layout.controls.items()}
         self.text_class = _text_group(layout)
         self.codec_of_class = {
@@ -141,6 +144,8 @@ class _Reader:
                 self.at = self.text_from = end
         self.flush(self.at)
         self.end_turns(True)
+        if n == 1 and self.control(0) == document.continued:
+            return  # a piece of which a choice left nothing
         if document.end:
             self.report(n, f"does not end with {document.end} or {document.continued}")
         else:
@@ -202,8 +207,6 @@ class _Reader:
         self.text_from = self.at
         self.turn_begins = len(self.items)
         self.turn_closed = False
-
-    turn_closed: bool = True
 
     def close_turn(self) -> None:
         layout, began = self.layout, self.at
@@ -597,7 +600,7 @@ class _Reader:
         if step is None:
             return None
         self.at = stop
-        return step * self.layout.spec.vocabulary.time_quantum_s
+        return step * self.layout.frame_quantum_s
 
     def step_of(self, plan: KindPlan, start: int, stop: int) -> int | None:
         """The time step that exactly the ids start .. stop spell."""
@@ -611,19 +614,19 @@ class _Reader:
 
     def framed_video(self, plan: KindPlan) -> None:
         """One frame (or group of frames) with delimiters of its own; `kept.joined` makes a video of them."""
-        opened, seconds = self.at, math.nan
-        stop = opened
+        seconds = math.nan
+        stop = self.strip(plan.frame_open.lead, self.at, "a frame")
         if plan.frame_times and plan.time_text:
             step = None
-            for start in range(max(self.text_from, opened - _LONGEST_TIME), opened):
-                if (step := self.step_of(plan, start, opened)) is not None:
+            for start in range(max(self.text_from, stop - _LONGEST_TIME), stop):
+                if (step := self.step_of(plan, start, stop)) is not None:
                     stop = start
                     break
             if step is None:
-                self.report(opened, "a frame without its time")
+                self.report(stop, "a frame without its time")
             else:
-                seconds = step * self.layout.spec.vocabulary.time_quantum_s
-        self.flush(self.strip(plan.frame_open.lead, stop, "a frame"))
+                seconds = step * self.layout.frame_quantum_s
+        self.flush(stop)
         self.expect(plan.frame_open, "a frame's begin")
         soft_rule = self.layout.spec.soft.video
         item = None
@@ -736,9 +739,10 @@ class _Reader:
 
     def placeholders(self, placeholder: str) -> int:
         """How many of a placeholder stand here, read."""
-        same = self.ids[self.at :] == self.layout.controls[placeholder]
-        count = len(same) if same.all() else int(np.argmin(same))
-        self.at += count
+        if self.control(self.at) != placeholder:
+            return 0
+        end = int(self.same_bounds[np.searchsorted(self.same_bounds, self.at, "right")])
+        count, self.at = end - self.at, end
         return count
 
     def skip(self) -> None:

@@ -27,14 +27,19 @@ _FEW_RUNS = 12  # filled one by one; more are faster by np.repeat
 
 
 def render(
-    layout: Layout, items: Sequence[Item], choice: Choice, piece: tuple[int, int] | None, media: Media | None
+    layout: Layout,
+    items: Sequence[Item],
+    choice: Choice,
+    piece: tuple[int, int] | None,
+    media: Media | None,
+    dry: bool = False,
 ) -> Row:
-    """See Layout.render."""
+    """See Layout.render. `dry`: without soft vectors, so without media."""
     if layout.spec.streams.sounds:
         return streams.render(layout, items, choice, piece)
     units, begins, ends = parts_of(layout, items, choice, piece)
     turns = bool(layout.turn_open) or layout.turn_close.mark >= 0
-    row = Writer(layout, media, [item.group for item in items] if layout.spec.loss.caption != 1.0 else [], turns)
+    row = Writer(layout, media, [item.group for item in items] if layout.spec.loss.caption != 1.0 else [], turns, dry)
     _write_begin(row, units, begins)
     role, prefix, in_prefix = "none", 0, bool(layout.spec.attention.prefix)
     for number, unit in enumerate(units):
@@ -49,7 +54,7 @@ def render(
             if turns and number + 1 < len(units) and units[number + 1][0].item.role != role:
                 prefix += len(layout.turn_close) * (role != "none")
     if units and turns:
-        row.turn(role, "none", turn_closes(layout, units[-1], items, ends))
+        row.turn(role, "none", turn_closes(layout, units, items, ends))
     _write_end(row, ends)
     return row.row(choice, prefix)
 
@@ -103,16 +108,18 @@ def _write_end(row: Writer, ends: bool) -> None:
         row.control(layout.controls[document.end], loss.end)
 
 
-def turn_closes(layout: Layout, last: Unit, items: Sequence[Item], ends: bool) -> bool:
-    """Whether the turn of the last unit of a piece ends with it: it does at the document's end, and where an item of
-    another role comes next. What shows not in a row is of no role."""
+def turn_closes(layout: Layout, units: list[Unit], items: Sequence[Item], ends: bool) -> bool:
+    """Whether the last turn of a piece ends with it: it does at the document's end, and where an item of another role
+    comes next. What shows not in a row is of no role."""
     if ends:
         return True
+    # A choice may have changed the order: the piece ends where its last item, as given, does
+    last = max(units, key=lambda unit: unit[-1].index)
     if any(part.last < part.units for part in last):
         return False
-    for item in items[max(part.index for part in last) + 1 :]:
+    for item in items[last[-1].index + 1 :]:
         if item_shows(layout, item):
-            return item.role != last[0].item.role
+            return item.role != units[-1][0].item.role
     return True
 
 
@@ -129,6 +136,7 @@ class Writer:
     media: Media | None = None
     groups: list[int] = field(default_factory=list)  # of the sample's items, where captions have a weight
     turns: bool = False  # delimiters of turns are written
+    dry: bool = False  # make no soft vectors
     n: int = 0
     ids: list[np.ndarray] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
@@ -356,6 +364,7 @@ class Writer:
         plan, other = self.layout.kinds["video"], self.layout.kinds["audio"]
         video_part, sound_part = part_stretch(self.layout, video), part_stretch(self.layout, sound)
         codes, offset = self._codes(other, sound)
+        self._codes(plan, video)  # refuses what cannot be written, of a video without frames too
         self._begin_item()
         has_sound = sound.last > sound.first
         self._video_head(plan, video, sound_part.start_s if has_sound else math.nan)
@@ -434,7 +443,9 @@ class Writer:
                     self.places.grid(1 if framed else t, h, w, seconds_a_step=seconds)
                     self.places.grid_done()
             self.plain(plan.frame_close.ids, loss.separators)
-        if self.media is not None:
+        if self.dry:
+            pass  # only the length is asked for
+        elif self.media is not None:
             self.soft.setdefault(item.kind, []).append(soft.vectors(self.layout, item, self.media(item), (t, h, w)))
         else:
             raise ValueError(
@@ -561,7 +572,8 @@ class Writer:
             t, h, w = item.grid
             if t * h * w != T:
                 raise refusals.wrong_grid(where, kind, item.grid, T)
-            refusals.check_grid(layout, plan, where, h, w)
+            if kind == "image" or t or plan.says_grid:
+                refusals.check_grid(layout, plan, where, h, w)
         offsets, sizes = layout.code_offsets[codec], layout.code_sizes[codec]
         # As unsigned, a negative code is a huge one: one comparison checks both ends.
         if K == 1:
