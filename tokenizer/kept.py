@@ -19,6 +19,7 @@ from tokenizer.ambiguity import sides
 from tokenizer.choose import Part, Unit, part_stretch, parts_of
 from tokenizer.grammar import MEDIA, LayoutSpec
 from tokenizer.item import Item
+from tokenizer.render import turn_closes
 from tokenizer.row import Choice
 
 if TYPE_CHECKING:
@@ -76,8 +77,6 @@ def _sum(run: list[Item]) -> Item:
 
 def _roles(layout: Layout, units: list[Unit], items: Sequence[Item], ends: bool) -> list[str]:
     """The role of each unit as a row tells it."""
-    from tokenizer.render import turn_closes
-
     own = [unit[0].item.role for unit in units]
     if layout.turn_open:
         return own

@@ -11,7 +11,8 @@ the continued control and repeats the header of an item it continues, with absol
 ends with the continued control, and leaves an item it cuts unclosed. Choices never lengthen: `lengths` is of the
 longest form.
 Control ids come only from here: codes are checked against their codebook, so text that spells a delimiter stays text.
-This file holds the binding; the work is in `measure.py`, `choose.py`, `render.py`, `kept.py` and `parse.py`.
+This file holds the binding; the work is in `measure.py`, `choose.py`, `render.py`, `kept.py` and `parse.py`, and that of
+one item in `item_tokens.py`, `write_items.py` and `read_items.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenizer import choose, kept, measure, parse, refusals, render
+from tokenizer import choose, kept, measure, parse, refusals, render, write_items
 from tokenizer.ambiguity import sides
 from tokenizer.bodies import BodyOrder
 from tokenizer.codec import CodecSpec
@@ -209,7 +210,7 @@ class Layout:
             raise refusals.not_written(self, "what is to be opened", kind)
         if kind in ("image", "video"):
             refusals.check_grid(self, plan, "what is to be opened", h, w)
-        return render.head(self, plan, h, w, start_s, end_s).tolist()
+        return write_items.head(self, plan, h, w, start_s, end_s).tolist()
 
     def time_ids(self, seconds: float) -> list[int]:
         """The two ids of TIME(seconds); saturates at 0 and at the last step."""

@@ -101,12 +101,3 @@ def test_range_index_agrees_with_describe():
     index = vocabulary.range_index(ids)
     names = [vocabulary.ranges[i].name if i >= 0 else "unused" for i in index]
     assert names == [vocabulary.describe(int(id))[0] for id in ids]
-
-
-def test_an_appended_control_moves_no_id():
-    spec = load_layout("mmdata")
-    from dataclasses import replace
-
-    more = replace(spec, vocabulary=replace(spec.vocabulary, controls=(*spec.vocabulary.controls, "<new>")))
-    before, after = spec.bind([TEXT, IMAGE]).vocabulary, more.bind([TEXT, IMAGE]).vocabulary
-    assert [(r.name, r.start) for r in before.ranges] == [(r.name, r.start) for r in after.ranges]
