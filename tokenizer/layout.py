@@ -11,8 +11,8 @@ the continued control and repeats the header of an item it continues, with absol
 ends with the continued control, and leaves an item it cuts unclosed. Choices never lengthen: `lengths` is of the
 longest form.
 Control ids come only from here: codes are checked against their codebook, so text that spells a delimiter stays text.
-This file holds the binding; the work is in `measure.py`, `choose.py`, `render.py`, `kept.py` and `parse.py`, and that of
-one item in `item_tokens.py`, `write_items.py` and `read_items.py`.
+This file holds the binding; the work is in `measure.py`, `choose.py`, `render.py`, `kept.py` and `parse.py`, and that
+of one item in `item_tokens.py`, `write_items.py` and `read_items.py`.
 """
 
 from __future__ import annotations
