@@ -54,6 +54,16 @@ def sides(grid: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
+def only_soft(spec: LayoutSpec, kind: str) -> bool:
+    """Whether a kind is taken soft only, as nothing would say the grid of its codes."""
+    rule = spec.rule(kind)
+    soft_rule = getattr(spec.soft, kind, None)
+    gridless = kind in ("image", "video") and rule.header == "none" and rule.grid == "any"
+    if kind == "image" and rule.row_end:
+        gridless = False  # of a picture its rows tell it
+    return gridless and soft_rule is not None and bool(soft_rule.placeholder)
+
+
 def check(spec: LayoutSpec, reader: Reader) -> None:
     """ValueError for the first thing that is wrong."""
     _numbers(spec, reader)
@@ -368,8 +378,7 @@ def _shared(spec: LayoutSpec, reader: Reader) -> None:
             other = marks.setdefault(control, kind)
             if other == kind:
                 continue
-            soft = [getattr(getattr(spec.soft, k, None), "placeholder", "") for k in (kind, other)]
-            if not all(soft) or soft[0] == soft[1]:
+            if not (only_soft(spec, kind) and only_soft(spec, other)):  # their placeholders tell them apart
                 key = "open" if control in rule.open else "frame_open"
                 raise reader.error(
                     kind,
@@ -502,6 +511,9 @@ def _streams(spec: LayoutSpec, reader: Reader) -> None:
             raise reader.error(kind, "", f"[{kind}] of a layout with [streams] is written without delimiters; empty it")
     if spec.merge.of != "none" or spec.positions.plan != "linear":
         raise reader.error("streams", "", "[streams] is one clock already: drop [merge], and set positions to linear")
+    if spec.attention.blocks or spec.attention.prefix:
+        key = "blocks" if spec.attention.blocks else "prefix"
+        raise reader.error("attention", key, f"parallel streams are causal; drop {key}")
 
 
 def _attention(spec: LayoutSpec, reader: Reader) -> None:

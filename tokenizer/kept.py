@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tokenizer import clock, refusals, soft, streams
-from tokenizer.ambiguity import sides
+from tokenizer.ambiguity import only_soft, sides
 from tokenizer.choose import Part, Unit, part_stretch, parts_of
 from tokenizer.grammar import MEDIA, LayoutSpec
 from tokenizer.item import Item
@@ -200,10 +200,10 @@ def _soft(layout: Layout, plan: KindPlan, part: Part) -> Item:
 def soft_image_grid(layout: Layout, plan: KindPlan, h: int, w: int) -> tuple[int, int, int]:
     """Kept pixels of a soft picture as a row tells them: exact where it writes sizes or has one size only."""
     rule = layout.spec.soft.image
-    if plan.num_sizes or plan.size_text:
-        return 1, h * rule.patch, w * rule.patch
     if rule.size:
         return 1, *sides(rule.size)
+    if plan.num_sizes or plan.size_text:
+        return 1, h * rule.patch, w * rule.patch
     return 1, rule.patch, h * w * rule.patch
 
 
@@ -213,16 +213,6 @@ def soft_video_grid(layout: Layout, plan: KindPlan, groups: int, h: int, w: int)
     if not (plan.num_sizes or plan.size_text):
         h, w = 1, h * w
     return groups * rule.frames, h * rule.patch, w * rule.patch
-
-
-def only_soft(spec: LayoutSpec, kind: str) -> bool:
-    """Whether a kind is taken soft only, as nothing would say the grid of its codes."""
-    rule = spec.rule(kind)
-    soft_rule = getattr(spec.soft, kind, None)
-    gridless = kind in ("image", "video") and rule.header == "none" and rule.grid == "any"
-    if kind == "image" and rule.row_end:
-        gridless = False  # of a picture its rows tell it
-    return gridless and soft_rule is not None and bool(soft_rule.placeholder)
 
 
 def in_words(spec: LayoutSpec) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from tokenizer import choose, kept, measure, parse, refusals, render, write_items
-from tokenizer.ambiguity import sides
+from tokenizer.ambiguity import only_soft, sides
 from tokenizer.bodies import BodyOrder
 from tokenizer.codec import CodecSpec
 from tokenizer.grammar import MEDIA, ItemRule, LayoutSpec, load_layout, read_layout, shipped_layouts
@@ -405,7 +405,7 @@ def _kind_plan(spec: LayoutSpec, kind: str, controls: dict[str, int], words: Wor
         body=BodyOrder(rule.order, rule.codebooks, rule.delays if rule.codebooks == "delayed" else ()),
         weight=getattr(spec.loss, kind),
         as_video=spec.rule(kind).as_video,
-        only_soft=kept.only_soft(spec, kind),
+        only_soft=only_soft(spec, kind),
     )
 
 

@@ -23,6 +23,8 @@ from tokenizer.row import Problem
 if TYPE_CHECKING:
     from tokenizer.layout import KindPlan, Layout
 
+_LOOK_AHEAD = 8  # controls and runs between the mark of an item and its first placeholder, at most
+
 
 def parse(layout: Layout, ids: np.ndarray) -> tuple[list[Item], list[Problem]]:
     """[<bos>, <text>, 7, 9, <eos>] -> ([Item text 7 9], []); see Layout.parse."""
@@ -214,15 +216,13 @@ class _Reader:
         self.items.append(replace(item, role=self.role) if self.role != "none" else item)
 
     def pick(self, plans: list[KindPlan], at: int) -> KindPlan:
-        """Which of the kinds that share a mark: the one whose placeholder comes next."""
-        cursor = self.cursor
-        if len(plans) == 1:
-            return plans[0]
-        for place in range(at + 1, min(at + 8, len(cursor.ids))):
+        """Which of the kinds that share a mark: the one whose placeholder comes next, behind sizes and times."""
+        cursor, place = self.cursor, at + 1
+        for _ in range(_LOOK_AHEAD if len(plans) > 1 else 0):
             for plan in plans:
-                soft_rule = getattr(self.layout.spec.soft, plan.kind, None)
-                if soft_rule and soft_rule.placeholder and cursor.control(place) == soft_rule.placeholder:
+                if cursor.control(place) == getattr(self.layout.spec.soft, plan.kind).placeholder:
                     return plan
+            place = place + 1 if cursor.control(place) else cursor.run_end(place)
         return plans[0]
 
     def unmarked(self) -> KindPlan | None:

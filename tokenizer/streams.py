@@ -136,7 +136,7 @@ def parse(layout: Layout, ids: np.ndarray) -> tuple[list[Item], list[Problem]]:
     if n != 1 + T + extra:
         problems.append(Problem(n, f"{n} columns where {1 + T + extra} should be"))
     text = ids[1:, 0].astype(np.int64)
-    is_text = (text >= text_range.start) & (text < text_range.stop)
+    is_text = (text >= text_range.start) & (text < text_range.stop) & ("text" in layout.kinds)
     if layout.special_codes is not None:
         is_text &= ~np.isin(text, list(controls.values()))
     fills = np.isin(text, [controls[rule.text_fill], controls[rule.text_word]])

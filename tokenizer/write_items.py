@@ -280,7 +280,8 @@ def _soft(row: RowBuilder, plan: KindPlan, part: Part) -> None:
         steps = row.layout.time_steps(times, plan.time_text)
     row.begin_item()
     block = row.new_block(item.kind)
-    _plain_head(row, plan, head(row.layout, plan, h, w, item.start_s, item.end_s), block)
+    around = 0 if item.kind == "video" else block  # each frame of a video has a block of its own
+    _plain_head(row, plan, head(row.layout, plan, h, w, item.start_s, item.end_s), around)
     before = sum(map(len, row.soft.get(item.kind, [])))
     seconds = positions.seconds_a_step(item, row.layout.spec.soft.video.frames) if item.kind == "video" else 1.0
     for f in range(t if framed else 1):
@@ -307,7 +308,7 @@ def _soft(row: RowBuilder, plan: KindPlan, part: Part) -> None:
         row.soft.setdefault(item.kind, []).append(soft.vectors(row.layout, item, row.media(item), (t, h, w)))
     else:
         raise ValueError(f"{item.kind} {item.digest or item.uri!r} is soft; give render its kept medium by `media=`")
-    row.plain(plan.close.ids, loss.delimiters, row.edge(block))
+    row.plain(plan.close.ids, loss.delimiters, row.edge(around))
     row.end_item()
 
 
