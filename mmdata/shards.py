@@ -174,8 +174,8 @@ def decode_sample(record: bytes) -> Sample:
             items=tuple(_decode_items(f)),
             metadata=json.loads(f["metadata"][0]),
         )
-    except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"not a sample: feature {error} is missing or too short") from None
+    except (KeyError, IndexError, TypeError, StopIteration) as error:
+        raise ValueError(f"not a sample: feature {str(error) or 'item/text'} is missing or too short") from None
 
 
 class RecordFiles:
