@@ -367,6 +367,12 @@ def _time_text(rule: ItemRule, reader: Reader) -> None:
 
 def _shared(spec: LayoutSpec, reader: Reader) -> None:
     """Two kinds may begin with one control only where what follows tells them apart."""
+    pictures = [kind for kind in ("image", "video") if kind in spec.kinds and not spec.rule(kind).as_video]
+    if len(pictures) == 2 and not any(
+        controls_in(spec, spec.rule(kind).open) or controls_in(spec, spec.rule(kind).frame_open) for kind in pictures
+    ):
+        what = "neither [image] nor [video] has a control in open, and the codes of one may be the other's; give one"
+        raise reader.error("video", "open", f"{what} a control, or write [image] as_video")
     marks: dict[str, str] = {}
     for kind in spec.kinds:
         rule = spec.rule(kind)
@@ -498,6 +504,8 @@ def _streams(spec: LayoutSpec, reader: Reader) -> None:
     for key in ("initial", "fill", "text_fill", "text_word"):
         if not getattr(streams, key):
             raise reader.error("streams", key, f"[streams] has no {key}; it needs a control")
+    if "audio" not in spec.kinds:
+        raise reader.error("streams", "sounds", "[streams] needs a table [audio]; add it")
     if not spec.document.begin:
         raise reader.error("document", "begin", "[streams] needs a begin: it opens the text's stream")
     if not 0 <= streams.learn <= streams.sounds:

@@ -403,6 +403,10 @@ def _soft_frames(cursor: Cursor, plan: KindPlan, opened: int, h: int, w: int) ->
         if plan.frame_open.mark >= 0:
             cursor.expect(plan.frame_open, "a frame's begin")
         counts.append(cursor.placeholders(rule.placeholder))
+        if not counts[-1]:
+            cursor.report(cursor.at, f"no {rule.placeholder} of video")
+            cursor.skip()
+            return []
         if plan.frame_close.mark >= 0:
             if cursor.mark(cursor.at) != plan.frame_close.mark:
                 cursor.report(cursor.at, "a frame is not closed")

@@ -72,13 +72,20 @@ class RowBuilder:
             self.places.text(len(ids))
 
     def scale(self, plan: KindPlan, h: int, w: int, K: int, count: int) -> None:
+        """The weights of `count` bodies of h x w cells, which are written next, by their codebooks."""
         if self.layout.spec.loss.codebooks:
             self.scaled.append((self.n, np.tile(self.factors(plan, h, w, K), count)))
 
-    def factors(self, plan: KindPlan, h: int, w: int, K: int) -> np.ndarray:  # float32 [h * w * K]
+    def scale_books(self, books: np.ndarray) -> None:
+        """The weights of tokens that are written next, by the codebook of each, int64 [n]."""
         given = self.layout.spec.loss.codebooks
-        of_book = np.array([given[min(k, len(given) - 1)] for k in range(K)], np.float32)
-        return of_book[codebook_of(plan.body, h, w, K)]
+        if given:
+            self.scaled.append((self.n, np.array(given, np.float32)[np.minimum(books, len(given) - 1)]))
+
+    def factors(self, plan: KindPlan, h: int, w: int, K: int) -> np.ndarray:  # float32 [h * w * K]
+        """By what the weight of each place of a body is multiplied."""
+        given = np.array(self.layout.spec.loss.codebooks, np.float32)
+        return given[np.minimum(codebook_of(plan.body, h, w, K), len(given) - 1)]
 
     def time_ids(self, plan: KindPlan, step: int) -> np.ndarray:
         if plan.time_text:

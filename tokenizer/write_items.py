@@ -234,7 +234,7 @@ def _video_and_sound(row: RowBuilder, video: Part, sound: Part) -> None:
             _frames(row, plan, video, first, last, False)
         else:
             some = codes[sound.first + first : sound.first + last] + offset
-            _body(row, other, some[None], last - first, 1, 0)
+            _body(row, other, some[None], last - first, 1, row.new_block("audio"))
     if video.last == video.units and sound.last == sound.units:
         row.plain(plan.close.ids, row.layout.spec.loss.delimiters)
     row.end_item()
@@ -249,19 +249,20 @@ def _unit_streams(row: RowBuilder, unit: Unit) -> None:
         values.append(codes[part.first : part.last] + offset)
     order = clock.merged(row.layout, [part_stretch(row.layout, part) for part in unit])
     row.begin_item()
-    _plain_head(row, plan, plan.open.ids)
+    block = row.new_block("audio")
+    _plain_head(row, plan, plan.open.ids, block)
     width = max((v.shape[1] for v in values), default=1)
     table = np.full((len(order.member), width), -1, np.int32)
     for m, some in enumerate(values):
         table[order.member == m, : some.shape[1]] = some[order.unit[order.member == m]]
-    ids = table.reshape(-1)
-    ids = ids[ids >= 0]
+    ids = table[table >= 0]
     row.ids.append(ids)
-    row.run(len(ids), plan.number, plan.weight)
+    row.scale_books(np.nonzero(table >= 0)[1])
+    row.run(len(ids), plan.number, plan.weight, block)
     if row.places:
         row.places.text(len(ids))
     if all(part.last == part.units for part in unit):
-        row.plain(plan.close.ids, row.layout.spec.loss.delimiters)
+        row.plain(plan.close.ids, row.layout.spec.loss.delimiters, row.edge(block))
     row.end_item()
 
 
