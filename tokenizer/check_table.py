@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,10 @@ from tokenizer.item import IMAGE, KINDS, NONE, VIDEO, ItemTable
 
 if TYPE_CHECKING:
     from tokenizer.layout import KindPlan, Layout
+
+Where = Callable[
+    [np.ndarray], tuple[int, str]
+]  # the first item of a mask: its number in the table, and where it stands
 
 
 def check_table(layout: Layout, table: ItemTable, used: np.ndarray) -> None:
@@ -65,16 +70,16 @@ def check_table(layout: Layout, table: ItemTable, used: np.ndarray) -> None:
                 raise refusals.no_time(where(lost)[1])
 
 
-def _check_pictures(layout: Layout, plan: KindPlan, table: ItemTable, here: np.ndarray, where: object) -> None:
+def _check_pictures(layout: Layout, plan: KindPlan, table: ItemTable, here: np.ndarray, where: Where) -> None:
     """Grids of one kind, as `refusals.check_grid` and `render.check_soft` see them."""
     name = plan.kind
     hard = here & (table.codec >= 0)
     softly = here & (table.codec < 0)
     if plan.only_soft and hard.any():
-        raise refusals.only_soft(layout, where(hard)[1], name)  # type: ignore[operator]
+        raise refusals.only_soft(layout, where(hard)[1], name)
     bad = hard & (table.t.astype(np.int64) * table.h * table.w != table.T)
     if bad.any():
-        m, place = where(bad)  # type: ignore[operator]
+        m, place = where(bad)
         raise refusals.wrong_grid(place, name, (int(table.t[m]), int(table.h[m]), int(table.w[m])), int(table.T[m]))
     h, w = table.h, table.w
     unit, most = plan.rule.size_unit, layout.spec.vocabulary.sizes
@@ -91,7 +96,7 @@ def _check_pictures(layout: Layout, plan: KindPlan, table: ItemTable, here: np.n
     if name == "video" and not plan.says_grid:
         bad &= table.t > 0
     if bad.any():
-        m, place = where(bad)  # type: ignore[operator]
+        m, place = where(bad)
         raise refusals.wrong_size(layout, plan, place, int(h[m]), int(w[m]))
     if not softly.any():
         return
@@ -100,11 +105,11 @@ def _check_pictures(layout: Layout, plan: KindPlan, table: ItemTable, here: np.n
         want = sides(layout.spec.soft.image.size)
         wrong = softly & ((h != want[0]) | (w != want[1]))
         if wrong.any():
-            m, place = where(wrong)  # type: ignore[operator]
+            m, place = where(wrong)
             raise refusals.wrong_pixels(layout, place, int(h[m]), int(w[m]))
     high, wide = -(-h // rule.patch), -(-w // rule.patch)
     bad = (np.minimum(high, wide) < 1) | (np.maximum(high, wide) >= most if plan.num_sizes else False)
     bad &= softly
     if bad.any():
-        m, place = where(bad)  # type: ignore[operator]
+        m, place = where(bad)
         raise refusals.wrong_size(layout, plan, place, int(high[m]), int(wide[m]))
