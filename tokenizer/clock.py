@@ -184,9 +184,6 @@ def group_candidates(layout: Layout, table: ItemTable) -> np.ndarray:
     """Samples of a table that may hold a group: those the slow path must look at."""
     if layout.spec.merge.of == "none":
         return np.zeros(0, np.int64)
-    audio = table.kind == AUDIO
-    if layout.spec.merge.of == "video_audio":
-        has = np.flatnonzero(table.kind == VIDEO)
-    else:
-        has = np.flatnonzero(audio[1:] & audio[:-1])
-    return np.unique(np.searchsorted(table.offsets, has, "right") - 1)
+    kind, least = (VIDEO, 1) if layout.spec.merge.of == "video_audio" else (AUDIO, 2)
+    sums = np.concatenate([[0], np.cumsum(table.kind == kind)])
+    return np.flatnonzero(sums[table.offsets[1:]] - sums[table.offsets[:-1]] >= least)

@@ -79,8 +79,10 @@ def random_sample(rng: Random, layout: Layout) -> list[Item]:
     items = [_item(rng, layout, rng.choice(kinds)) for _ in range(rng.choice([0, 1, 2, 3, 5, 9]))]
     of = layout.spec.merge.of
     for _ in range(rng.randrange(3) if of != "none" else 0):
+        first, second = _one_clock(rng) if of == "units" else _film_and_sound(rng, layout)
+        between = [_item(rng, layout, rng.choice(kinds))] if rng.random() < 0.2 else []  # what shows not parts no group
         at = rng.randrange(len(items) + 1)
-        items[at:at] = _one_clock(rng) if of == "units" else _film_and_sound(rng, layout)
+        items[at:at] = [first, *between, second]
     return items
 
 
@@ -410,9 +412,10 @@ def _sides(rng: Random, layout: Layout, kind: str) -> tuple[int, int]:
     plan = layout.kinds.get(kind)
     if rng.random() < 0.02:
         return 1, 17
+    h, w = rng.sample([1, 1, 2, 2, 3, 3, 11], 2)  # 11 in one side at most; in words it is two digits
     if plan is None:
-        return rng.randint(1, 3), rng.randint(1, 3)
-    h, w = (plan.rule.size_unit * rng.randint(1, 3) for _ in range(2))
+        return h, w
+    h, w = h * plan.rule.size_unit, w * plan.rule.size_unit
     return plan.fixed if plan.fixed[0] else (h, h) if plan.rule.grid == "square" else (h, w)
 
 
