@@ -93,7 +93,7 @@ def _check_pictures(layout: Layout, plan: KindPlan, table: ItemTable, here: np.n
     elif plan.rule.grid == "square":
         bad |= h != w
     bad &= hard
-    if name == "video" and not plan.says_grid:
+    if name == "video" and not (plan.says_grid and plan.marked):  # without frames it shows not, or says no grid
         bad &= table.t > 0
     if bad.any():
         m, place = where(bad)

@@ -341,3 +341,11 @@ def test_a_key_at_its_default_does_not_move_a_layouts_digest() -> None:
     assert SHIPPED not in (shorter, other)
     assert read_layout(shorter, "here").digest == load_layout("mmdata").digest
     assert read_layout(other, "here").digest != load_layout("mmdata").digest
+
+
+def test_a_film_without_frames_shows_not_where_only_its_codes_would_show_it():
+    text = layout_text("lwm").replace('grid = "square"', 'grid = "2x3"')
+    layout = bound(text, "lwm")
+    nothing = Item("video", "toy-image@1", np.zeros((0, 1), np.int32), (0, 4, 4))
+    sample = [text_item("a"), nothing, text_item("b")]
+    assert int(layout.lengths(ItemTable.of([sample]))[0]) == len(layout.render(sample)) == 4

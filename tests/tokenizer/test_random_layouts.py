@@ -20,7 +20,7 @@ from tests.tokenizer.toy_grammars import case_of, random_binding, random_layout,
 from tests.tokenizer.toy_layouts import Case, ToyText, medium_of
 from tokenizer.grammar import LayoutSpec
 from tokenizer.item import Item, ItemTable
-from tokenizer.layout import PLAIN, Choice, Layout, read_layout
+from tokenizer.layout import PLAIN, Choice, Layout, Row, read_layout
 
 SAMPLES = 8  # of each layout
 
@@ -117,8 +117,10 @@ def check_pieces(case: Case, sample: list[Item], choice: Choice, rng: Random) ->
     counts: dict = {}
     for piece, length in zip(pieces, lengths):
         with told(lambda piece=piece: f"piece {piece} of {pieces}"):
-            assert len(check_row(case, sample, PLAIN, piece)) == length
+            row = check_row(case, sample, PLAIN, piece)
+            assert len(row) == length
             assert len(check_row(case, sample, choice, piece)) <= length
+            check_units_of(case, table, piece, row)
         for item in layout.apply(sample, PLAIN, piece):
             count_codes(item, counts)
     whole: dict = {}
@@ -126,6 +128,16 @@ def check_pieces(case: Case, sample: list[Item], choice: Choice, rng: Random) ->
         count_codes(item, whole)
     assert counts == whole
     check_units(case, table, pieces)
+
+
+def check_units_of(case: Case, table: ItemTable, piece: tuple[int, int], row: Row) -> None:
+    """`units` says of each item what the spans of a piece's row say; these count frames that thinning leaves out."""
+    spec = case.layout.spec
+    if spec.streams.sounds or spec.video.max_rate:
+        return
+    _, items, units = case.layout.units(table, np.zeros(1, int), *np.array(piece).reshape(2, 1))
+    spans = {int(s["item"]): int(np.diff(s["piece"])[0]) for s in row.spans}
+    assert {m: n for m, n in zip(items.tolist(), units.tolist()) if n} == {m: n for m, n in spans.items() if n}
 
 
 def wild_ids(rng: Random, layout: Layout) -> np.ndarray:  # int64 [n]

@@ -292,13 +292,15 @@ def _soft(rng: Random, tables: Tables) -> None:
 
 
 def _shared(rng: Random, tables: Tables) -> None:
-    """Pictures and films that are taken soft may begin alike: their placeholders tell them apart."""
-    if {"soft.image", "soft.video"} <= set(tables) and rng.random() < 0.5:
-        tables["video"]["frame_open" if "frame_open" in tables["video"] else "open"] = tables["image"].get("open", [])
-        if rng.random() < 0.8:  # else sizes would say the grid of codes, and codes do not tell them apart
-            for kind in ("image", "video"):
-                for key in ("header", "after_header", "row_end"):
-                    tables[kind].pop(key, None)
+    """Pictures and films that are taken soft may begin alike: their placeholders tell them apart. Others may not."""
+    soft = {"soft.image", "soft.video"} <= set(tables)
+    if "open" not in tables.get("image", {}) or "video" not in tables or rng.random() > (0.5 if soft else 0.06):
+        return
+    tables["video"]["frame_open" if "frame_open" in tables["video"] else "open"] = tables["image"]["open"]
+    if soft and rng.random() < 0.8:  # else sizes would say the grid of codes, and codes do not tell them apart
+        for kind in ("image", "video"):
+            for key in ("header", "after_header", "row_end"):
+                tables[kind].pop(key, None)
 
 
 def _positions(rng: Random) -> Table:
@@ -416,7 +418,7 @@ def _sides(rng: Random, layout: Layout, kind: str) -> tuple[int, int]:
     if plan is None:
         return h, w
     h, w = h * plan.rule.size_unit, w * plan.rule.size_unit
-    return plan.fixed if plan.fixed[0] else (h, h) if plan.rule.grid == "square" else (h, w)
+    return plan.fixed if plan.fixed[0] else (min(h, w),) * 2 if plan.rule.grid == "square" else (h, w)
 
 
 def _seconds(rng: Random) -> float:
