@@ -7,8 +7,6 @@ change the order. Grain reads ahead: its source is random access over steps. Imp
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,12 @@ import numpy as np
 from mmdata.batch import Batch
 from mmdata.dataset import Dataset, Source
 from mmdata.errors import UserError
+from mmdata.explain import Explained, explain, steps_of
 from mmdata.feeds import codecs_of, load_from, make_feeds, open_stages
 from mmdata.mixture import Mixture
 from mmdata.plan import PlanSettings, plan_of
 from mmdata.reading import Entry, Renderer
+from mmdata.report import report
 from mmdata.schedule import Schedule
 from mmdata.sharding import data_shard as data_shard
 from mmdata.shards import SPLITS
@@ -29,25 +29,6 @@ from tokenizer.codec import CodecSpec
 from tokenizer.layout import Layout, LayoutSpec, load_layout
 
 _FOREVER = 1 << 60  # steps of an endless stream, as Grain asks for a length
-
-
-@dataclass(frozen=True)
-class Explained:
-    """A segment of a batch and where it comes from."""
-
-    step: int
-    row: int  # of the global batch
-    segment: int  # its number in Batch.segment_ids
-    source: str
-    id: str  # document id
-    uri: str
-    sample: int  # number in the source's split
-    epoch: int
-    start: int  # places of the document that it holds
-    stop: int
-    column: int  # its first token in the row
-    length: int  # tokens
-    spans: tuple[dict[str, Any], ...]  # item, kind, uri, digest, first and last+1 column in the row
 
 
 class Loader:
@@ -111,10 +92,10 @@ class Loader:
             limits=dict(limits or {}),
             too_long=too_long,
         )
-        self._feeds = make_feeds(stages, split, seed, lambda source: plan_of(source, split, self.layout, self.settings))
+        self.feeds = make_feeds(stages, split, seed, lambda source: plan_of(source, split, self.layout, self.settings))
         self.quarantine = tuple(sorted(Quarantined.of(entry) for entry in quarantine))
-        self._renderer = Renderer(self.layout, seq_len, seed, split)
-        self._renderer.leave_out(self._feeds.feeds, self.quarantine)
+        self.renderer = Renderer(self.layout, seq_len, seed, split)
+        self.renderer.leave_out(self.feeds.feeds, self.quarantine)
         self.threads, self.read_ahead = threads, read_ahead
         self.step = 0  # the next one
         self._ahead: Any = None  # Grain's iterator, from self.step on
@@ -122,18 +103,18 @@ class Loader:
     @property
     def num_steps(self) -> int | None:
         """Steps of the one epoch of a validation split; None for training, which is endless."""
-        rows = self._feeds.num_rows
-        return None if rows is None else -(-rows // self._feeds.stages[0].batch_size)
+        rows = self.feeds.num_rows
+        return None if rows is None else -(-rows // self.feeds.stages[0].batch_size)
 
     @property
     def batch_size(self) -> int:
         """Rows of the next global batch."""
-        return self._feeds.stages[self._feeds.timeline.stage_at(self.step)].batch_size
+        return self.feeds.stages[self.feeds.timeline.stage_at(self.step)].batch_size
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """Source name -> fingerprint, of every source of every stage."""
-        return {feed.name: feed.source.fingerprint for feed in self._feeds.feeds}
+        return {feed.name: feed.source.fingerprint for feed in self.feeds.feeds}
 
     def __iter__(self) -> Iterator[Batch]:
         if self.num_steps is not None and self.step >= self.num_steps:
@@ -158,10 +139,10 @@ class Loader:
 
     def batch_at(self, step: int) -> Batch:
         """This data shard's part of the global batch of any step."""
-        size = self._size(step)
+        size = self.size_at(step)
         index, of = self.shard
         rows = range(index * size // of, (index + 1) * size // of)
-        return self._renderer.batch(self._feeds.feeds, self._entries(step, rows), step)
+        return self.renderer.batch(self.feeds.feeds, self.entries_at(step, rows), step)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on with the next step: JSON in clear."""
@@ -172,97 +153,24 @@ class Loader:
         step = state.get("step") if isinstance(state, Mapping) else None
         check_same_past(state, self._state_at(step if isinstance(step, int) else 0, ()))
         self.quarantine = merge_quarantine(state, self.quarantine)
-        self._renderer.leave_out(self._feeds.feeds, self.quarantine)
+        self.renderer.leave_out(self.feeds.feeds, self.quarantine)
         self._seek(state["step"])
 
     def check(self, last_step: int) -> None:
         """UserError if a source would pass its epoch cap before `last_step`."""
-        self._feeds.check(last_step)
+        self.feeds.check(last_step)
 
     def explain(self, step: int, row: int | None = None) -> list[Explained]:
         """The documents of a step's global batch, or of one row of it, with their items' spans."""
-        size = self._size(step)
-        if row is not None and not 0 <= row < size:
-            raise UserError(f"no row {row} at step {step}: its batch has rows 0 to {size - 1}")
-        rows = range(size) if row is None else range(row, row + 1)
-        feeds = self._feeds.feeds
-        out = []
-        for number, entries in zip(rows, self._entries(step, rows)):
-            for segment, piece in self._renderer.pieces(feeds, entries, step):
-                entry, sample = piece.entry, piece.sample
-                spans = tuple(
-                    {
-                        "item": int(span["item"]),
-                        "kind": sample.items[span["item"]].kind,
-                        "uri": sample.items[span["item"]].uri,
-                        "digest": sample.items[span["item"]].digest,
-                        "start": entry.column + int(span["start"]),
-                        "stop": entry.column + int(span["stop"]),
-                    }
-                    for span in piece.row.spans
-                )
-                out.append(
-                    Explained(
-                        step=step,
-                        row=number,
-                        segment=segment,
-                        source=feeds[entry.feed].name,
-                        id=sample.id,
-                        uri=sample.uri,
-                        sample=entry.sample,
-                        epoch=entry.epoch,
-                        start=entry.start,
-                        stop=entry.stop,
-                        column=entry.column,
-                        length=len(piece.row.tokens),
-                        spans=spans,
-                    )
-                )
-        return out
+        return explain(self, step, row)
 
     def steps_of(self, document_id: str, last_step: int) -> list[tuple[int, int]]:
         """(step, row of the global batch) of every row before `last_step` which holds a part of a document."""
-        found = set()
-        if self.num_steps is not None:
-            last_step = min(last_step, self.num_steps)
-        counts = self._feeds.timeline.counts(last_step)
-        for number, feed in enumerate(self._feeds.feeds):
-            sample = feed.source.splits[self.split].catalog(["id"]).column("id").index(document_id).as_py()
-            entries = np.flatnonzero(feed.plan.sample == sample)
-            rows = np.unique(np.searchsorted(feed.plan.rows, entries, side="right") - 1)
-            for epoch in range(-(-counts[number] // feed.plan.num_rows) if len(rows) else 0):
-                for position in feed.order.positions(epoch, rows).tolist():
-                    place = self._feeds.timeline.place(number, epoch * feed.plan.num_rows + position)
-                    if place is None or place[0] >= last_step:
-                        continue
-                    if self._feeds.numbers(place[0], range(place[1], place[1] + 1)) != [None]:  # not past one epoch
-                        found.add(place)
-        return sorted(found)
+        return steps_of(self, document_id, last_step)
 
     def report(self) -> dict[str, Any]:
         """What this Loader will read, in plain JSON values: each source's plan, and each stage's shares and epochs."""
-        feeds, stages = self._feeds.feeds, []
-        for stage in self._feeds.timeline.stages:
-            total = stage.shares.sums[-1]
-            sources = {}
-            for feed, weight in zip((feeds[i] for i in stage.sources), stage.shares.weights):
-                rows_a_step = Fraction(weight * stage.batch_size, total)
-                sources[feed.name] = {
-                    "row_share": round(weight / total, 6),
-                    "steps_an_epoch": float(feed.plan.num_rows / rows_a_step) if weight else None,
-                }
-            stages.append({"from_step": stage.from_step, "batch_size": stage.batch_size, "sources": sources})
-        return {
-            "split": self.split,
-            "seq_len": self.seq_len,
-            "layout": self.layout.digest,
-            "num_steps": self.num_steps,
-            "sources": {
-                feed.name: {"fingerprint": feed.source.fingerprint, "plan": feed.plan.fingerprint, **feed.plan.report}
-                for feed in feeds
-            },
-            "stages": stages,
-        }
+        return report(self)
 
     def close(self) -> None:
         """Stop reading ahead; the Loader can still be used."""
@@ -270,36 +178,36 @@ class Loader:
         if ahead is not None and hasattr(ahead, "close"):
             ahead.close()
 
-    def _size(self, step: int) -> int:
+    def size_at(self, step: int) -> int:
         """Rows of the global batch of a step; UserError where there is no such step."""
         if step < 0 or (self.num_steps is not None and step >= self.num_steps):
             raise UserError(
                 f"no step {step}: steps begin at 0" + (f" and end before {self.num_steps}" if step > 0 else "")
             )
-        return self._feeds.stages[self._feeds.timeline.stage_at(step)].batch_size
+        return self.feeds.stages[self.feeds.timeline.stage_at(step)].batch_size
 
-    def _entries(self, step: int, rows: range) -> list[list[Entry]]:
+    def entries_at(self, step: int, rows: range) -> list[list[Entry]]:
         """The planned entries of rows of a step's global batch."""
-        numbers = self._feeds.numbers(step, rows)
-        stage = self._feeds.timeline.stage_at(step)
+        numbers = self.feeds.numbers(step, rows)
+        stage = self.feeds.timeline.stage_at(step)
         out: list[list[Entry]] = [[] for _ in rows]
         for feed in {n[0] for n in numbers if n is not None}:
             mine = [i for i, n in enumerate(numbers) if n is not None and n[0] == feed]
             wanted = np.array([numbers[i][1] for i in mine], np.int64)  # type: ignore[index]
-            cap = self._feeds.cap(stage, feed)
+            cap = self.feeds.cap(stage, feed)
             if cap is not None and int(wanted.max()) >= cap:
                 raise UserError(
-                    f"source {self._feeds.feeds[feed].name!r} has given all rows that its max_epochs allow ({cap}) at"
+                    f"source {self.feeds.feeds[feed].name!r} has given all rows that its max_epochs allow ({cap}) at"
                     f" step {step}: end the run, or append a stage without it"
                 )
-            epochs, plan_rows = self._feeds.plan_rows(feed, wanted)
+            epochs, plan_rows = self.feeds.plan_rows(feed, wanted)
             for i, epoch, plan_row in zip(mine, epochs.tolist(), plan_rows.tolist()):
-                out[i] = Entry.of_row(feed, self._feeds.feeds[feed].plan, plan_row, epoch)
+                out[i] = Entry.of_row(feed, self.feeds.feeds[feed].plan, plan_row, epoch)
         return out
 
     def _state_at(self, step: int, quarantine: Sequence[Quarantined]) -> dict[str, Any]:
-        feeds, stages = self._feeds.feeds, []
-        for opened, stage in zip(self._feeds.stages, self._feeds.timeline.stages):
+        feeds, stages = self.feeds.feeds, []
+        for opened, stage in zip(self.feeds.stages, self.feeds.timeline.stages):
             names = {source.fingerprint: name for name, source in opened.sources.items()}
             sources = []
             for number, row_weight in zip(stage.sources, stage.shares.weights):
