@@ -199,6 +199,11 @@ class RecordFiles:
         except Exception as error:
             raise RunError(f"cannot read records of {self.paths[file]}: {_first_line(error)}") from error
 
+    def num_records(self, file: int) -> int:
+        """Records of a file, opened now; 0 where it is missing or none of ArrayRecord's."""
+        with self._lock:
+            return int(self._reader(file).num_records())
+
     def _reader(self, file: int) -> Any:
         if file not in self._readers:
             from array_record.python.array_record_module import ArrayRecordReader
