@@ -210,7 +210,7 @@ class _Made:
 
 
 def _pack_window(table: Any, first: int, layout: Any, settings: PlanSettings, rates: Mapping[str, float]) -> _Made:
-    limits = _limits(settings)
+    limits = limits_of(settings)
     window = Packable(table, layout, settings.capacity, limits, rates)
     pieces, left_out = pieces_of_window(window)
     costs, codes = costs_of(layout, table, pieces.sample, pieces.start, pieces.stop, rates)
@@ -228,7 +228,7 @@ def _pack_window(table: Any, first: int, layout: Any, settings: PlanSettings, ra
     )
 
 
-def _limits(settings: PlanSettings) -> np.ndarray:
+def limits_of(settings: PlanSettings) -> np.ndarray:
     """int64 [3]: images, frames, milliseconds of sound; the largest number where there is no limit."""
     most = np.iinfo(np.int64).max // 2
     scale = {"images": 1, "frames": 1, "audio_seconds": 1000}
