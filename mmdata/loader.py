@@ -19,7 +19,7 @@ from mmdata.explain import Explained, explain, steps_of
 from mmdata.feeds import codecs_of, load_from, make_feeds, open_stages
 from mmdata.mixture import Mixture
 from mmdata.plan import PlanSettings, plan_of
-from mmdata.reading import Entry, Renderer
+from mmdata.reading import Entry, Renderer, Rows
 from mmdata.report import report
 from mmdata.schedule import Schedule
 from mmdata.sharding import data_shard as data_shard
@@ -94,8 +94,8 @@ class Loader:
         )
         self.feeds = make_feeds(stages, split, seed, lambda source: plan_of(source, split, self.layout, self.settings))
         self.quarantine = tuple(sorted(Quarantined.of(entry) for entry in quarantine))
-        self.renderer = Renderer(self.layout, seq_len, seed, split)
-        self.renderer.leave_out(self.feeds.feeds, self.quarantine)
+        self.renderer = Renderer(self.layout, seq_len, seed, split, self.feeds.feeds)
+        self.renderer.leave_out(self.quarantine)
         self.threads, self.read_ahead = threads, read_ahead
         self.step = 0  # the next one
         self._ahead: Any = None  # Grain's iterator, from self.step on
@@ -142,7 +142,7 @@ class Loader:
         size = self.size_at(step)
         index, of = self.shard
         rows = range(index * size // of, (index + 1) * size // of)
-        return self.renderer.batch(self.feeds.feeds, self.entries_at(step, rows), step)
+        return self.renderer.batch(self.rows_at(step, rows), step)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on with the next step: JSON in clear."""
@@ -153,7 +153,7 @@ class Loader:
         step = state.get("step") if isinstance(state, Mapping) else None
         check_same_past(state, self._state_at(step if isinstance(step, int) else 0, ()))
         self.quarantine = merge_quarantine(state, self.quarantine)
-        self.renderer.leave_out(self.feeds.feeds, self.quarantine)
+        self.renderer.leave_out(self.quarantine)
         self._seek(state["step"])
 
     def check(self, last_step: int) -> None:
@@ -188,9 +188,13 @@ class Loader:
 
     def entries_at(self, step: int, rows: range) -> list[list[Entry]]:
         """The planned entries of rows of a step's global batch."""
+        return self.renderer.entries(self.rows_at(step, rows))
+
+    def rows_at(self, step: int, rows: range) -> Rows:
+        """Which rows of which plans are these rows of a step's global batch."""
         numbers = self.feeds.numbers(step, rows)
         stage = self.feeds.timeline.stage_at(step)
-        out: list[list[Entry]] = [[] for _ in rows]
+        out = Rows(np.full(len(rows), -1, np.int32), np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64))
         for feed in {n[0] for n in numbers if n is not None}:
             mine = [i for i, n in enumerate(numbers) if n is not None and n[0] == feed]
             wanted = np.array([numbers[i][1] for i in mine], np.int64)  # type: ignore[index]
@@ -200,9 +204,8 @@ class Loader:
                     f"source {self.feeds.feeds[feed].name!r} has given all rows that its max_epochs allow ({cap}) at"
                     f" step {step}: end the run, or append a stage without it"
                 )
-            epochs, plan_rows = self.feeds.plan_rows(feed, wanted)
-            for i, epoch, plan_row in zip(mine, epochs.tolist(), plan_rows.tolist()):
-                out[i] = Entry.of_row(feed, self.feeds.feeds[feed].plan, plan_row, epoch)
+            out.feed[mine] = feed
+            out.epoch[mine], out.row[mine] = self.feeds.plan_rows(feed, wanted)
         return out
 
     def _state_at(self, step: int, quarantine: Sequence[Quarantined]) -> dict[str, Any]:
