@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmdata.batch import Batch
 from mmdata.dataset import Dataset, Source
 from mmdata.errors import UserError
@@ -188,22 +186,9 @@ class Loader:
 
     def entries_at(self, step: int, rows: range) -> list[list[Entry]]:
         """The planned entries of rows of a step's global batch."""
-        numbers = self.feeds.numbers(step, rows)
-        stage = self.feeds.timeline.stage_at(step)
-        out: list[list[Entry]] = [[] for _ in rows]
-        for feed in {n[0] for n in numbers if n is not None}:
-            mine = [i for i, n in enumerate(numbers) if n is not None and n[0] == feed]
-            wanted = np.array([numbers[i][1] for i in mine], np.int64)  # type: ignore[index]
-            cap = self.feeds.cap(stage, feed)
-            if cap is not None and int(wanted.max()) >= cap:
-                raise UserError(
-                    f"source {self.feeds.feeds[feed].name!r} has given all rows that its max_epochs allow ({cap}) at"
-                    f" step {step}: end the run, or append a stage without it"
-                )
-            epochs, plan_rows = self.feeds.plan_rows(feed, wanted)
-            for i, epoch, plan_row in zip(mine, epochs.tolist(), plan_rows.tolist()):
-                out[i] = Entry.of_row(feed, self.feeds.feeds[feed].plan, plan_row, epoch)
-        return out
+        found = self.feeds.locate_rows(step, rows)
+        feeds, places = self.feeds.feeds, zip(found.feed.tolist(), found.row.tolist(), found.epoch.tolist())
+        return [Entry.of_row(feed, feeds[feed].plan, row, epoch) if feed >= 0 else [] for feed, row, epoch in places]
 
     def _state_at(self, step: int, quarantine: Sequence[Quarantined]) -> dict[str, Any]:
         feeds, stages = self.feeds.feeds, []
