@@ -12,7 +12,7 @@ import numpy as np
 from mmdata.batch import Batch, batch_in, batch_size_bytes, empty_batch, put_row, put_segment
 from mmdata.dataset import Source
 from mmdata.errors import DamagedRecord, RunError, UserError
-from mmdata.feeds import Feed
+from mmdata.feeds import Feed, Located
 from mmdata.filling import Filler
 from mmdata.plan import Plan
 from mmdata.ring import Ring
@@ -69,15 +69,6 @@ class BadRecord(RunError):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Which rows make up a batch, or a data shard's part of it."""
-
-    feed: np.ndarray  # int32 [b], -1: a row of padding, past the end of a validation split
-    epoch: np.ndarray  # int64 [b]
-    row: np.ndarray  # int64 [b], of the feed's plan
-
-
 class Renderer:
     """Reads planned rows and writes them as batches in one layout."""
 
@@ -102,7 +93,7 @@ class Renderer:
             (np.array(sorted(one), np.int64), np.array([one[s] for s in sorted(one)], np.int64)) for one in left_out
         ]
 
-    def batch(self, rows: Rows, step: int) -> Batch:
+    def batch(self, rows: Located, step: int) -> Batch:
         """The rows as a batch; an entry left out, and what a choice removed, is padding."""
         return self._filled(rows, step) if self._fillers else self._rendered(rows, step)
 
@@ -110,14 +101,14 @@ class Renderer:
         """(segment id, piece) of one row."""
         yield from enumerate(self._render(entries, step), 1)
 
-    def entries(self, rows: Rows) -> list[list[Entry]]:
+    def entries(self, rows: Located) -> list[list[Entry]]:
         """The planned entries of each row."""
         return [
             Entry.of_row(feed, self.feeds[feed].plan, row, epoch) if feed >= 0 else []
             for feed, epoch, row in zip(rows.feed.tolist(), rows.epoch.tolist(), rows.row.tolist())
         ]
 
-    def _filled(self, rows: Rows, step: int) -> Batch:
+    def _filled(self, rows: Located, step: int) -> Batch:
         """By compiled code, and what that leaves one by one: layouts whose items do not look at one another."""
         num = len(rows.feed)
         if num not in self._rings:
@@ -140,7 +131,7 @@ class Renderer:
                 self._render_into(batch, feed, rows.epoch, todo, step)
         return batch
 
-    def _choose(self, rows: Rows, table: ItemTable, i: int, sample_id: str, b: int) -> list[int]:
+    def _choose(self, rows: Located, table: ItemTable, i: int, sample_id: str, b: int) -> list[int]:
         return self._programs.order(table, i, self.seed, sample_id, int(rows.epoch[b]))
 
     def _render_into(self, batch: Batch, feed: int, epochs: np.ndarray, todo: np.ndarray, step: int) -> None:
@@ -160,7 +151,7 @@ class Renderer:
         for (b, segment, _, column, _), piece in zip(todo.tolist(), self._render(entries, step), strict=True):
             put_segment(batch, b, segment, column, piece.row)
 
-    def _rendered(self, rows: Rows, step: int) -> Batch:
+    def _rendered(self, rows: Located, step: int) -> Batch:
         """Entry by entry: layouts with soft vectors, blocks, parallel streams, turns ..."""
         batch = empty_batch(
             len(rows.feed),

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdata import Batch, Loader
+from mmdata.feeds import Located
 from mmdata.manifest import finish_source
-from mmdata.reading import Rows
 from mmdata.ring import ALIGNMENT, Ring
 from mmdata.sample import Sample
 from mmdata.shards import write_shard
@@ -75,7 +75,7 @@ def write(folder: Path, samples: list[Sample]) -> Path:
 def both(loader: Loader) -> Iterator[tuple[Batch, Batch]]:
     """(filled, rendered) batches of the first epoch."""
     for step in range(-(-loader.feeds.feeds[0].plan.num_rows // B)):
-        rows = loader.rows_at(step, range(B))
+        rows = loader.feeds.locate(step)
         yield loader.renderer.batch(rows, step), loader.renderer._rendered(rows, step)
 
 
@@ -229,5 +229,5 @@ def test_memory_is_used_again_when_no_one_holds_it() -> None:
 def test_padding_rows_are_zero_whatever_the_memory_held(loader: Loader) -> None:
     for _ in range(40):
         loader.batch_at(3).tokens.fill(77)
-    rows = Rows(np.full(B, -1, np.int32), np.zeros(B, np.int64), np.zeros(B, np.int64))
+    rows = Located(np.full(B, -1, np.int32), np.zeros(B, np.int64), np.zeros(B, np.int64), np.array([0, B]))
     assert not any(array.any() for array in loader.renderer.batch(rows, 0).arrays().values())
