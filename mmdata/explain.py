@@ -41,7 +41,7 @@ def explain(loader: Loader, step: int, row: int | None = None) -> list[Explained
     feeds = loader.feeds.feeds
     out = []
     for number, entries in zip(rows, loader.entries_at(step, rows)):
-        for segment, piece in loader.renderer.pieces(feeds, entries, step):
+        for segment, piece in loader.renderer.pieces(entries, step):
             entry, sample = piece.entry, piece.sample
             spans = tuple(
                 {
