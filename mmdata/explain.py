@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmdata.errors import UserError
+from mmdata.reading import Entry, Piece
 
 if TYPE_CHECKING:
     from mmdata.loader import Loader
@@ -41,7 +43,8 @@ def explain(loader: Loader, step: int, row: int | None = None) -> list[Explained
     feeds = loader.feeds.feeds
     out = []
     for number, entries in zip(rows, loader.entries_at(step, rows)):
-        for segment, piece in loader.renderer.pieces(entries, step):
+        pieces = loader.without_bad(partial(_pieces, loader, entries, step))
+        for segment, piece in pieces:
             entry, sample = piece.entry, piece.sample
             spans = tuple(
                 {
@@ -72,6 +75,10 @@ def explain(loader: Loader, step: int, row: int | None = None) -> list[Explained
                 )
             )
     return out
+
+
+def _pieces(loader: Loader, entries: list[Entry], step: int) -> list[tuple[int, Piece]]:
+    return list(loader.renderer.pieces(entries, step))
 
 
 def steps_of(loader: Loader, document_id: str, last_step: int) -> list[tuple[int, int]]:

@@ -6,9 +6,9 @@ change the order. Grain reads ahead: its source is random access over steps. Imp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mmdata.batch import Batch
 from mmdata.dataset import Dataset, Source
@@ -17,6 +17,7 @@ from mmdata.explain import Explained, explain, steps_of
 from mmdata.feeds import Located, codecs_of, load_from, make_feeds, open_stages
 from mmdata.mixture import Mixture
 from mmdata.plan import PlanSettings, plan_of
+from mmdata.quarantine import LIMIT, BadRecords, LeftOut, check_limit, log_entry, one_of_several
 from mmdata.reading import Entry, Renderer
 from mmdata.report import report
 from mmdata.schedule import Schedule
@@ -26,6 +27,7 @@ from mmdata.state import Quarantined, check_same_past, make_state, merge_quarant
 from tokenizer.codec import CodecSpec
 from tokenizer.layout import Layout, LayoutSpec, load_layout
 
+T = TypeVar("T")
 _STEPS_AT_ONCE = 64  # whose rows are found together
 _FOREVER = 1 << 60  # steps of an endless stream, as Grain asks for a length
 
@@ -40,7 +42,11 @@ class Loader:
     limits: most of "images", "frames", "audio_seconds", "tokens" in a row
     split: "train" is endless; "validation" is one epoch in proportion to each source's rows, the last batch filled up
         with padding; `iter(loader)` starts a finished one again
-    quarantine: records to leave out: {"source", "shard", "record", "from_step"}
+    quarantine: records to leave out: {"source", "shard", "record", "from_step"}; record -1: all of the shard
+    on_bad_record: "quarantine" leaves a record that cannot be read out from the step that first delivers it, with a
+        line in the log; "raise" raises `BadRecords` naming the entries, so that all processes can be given the same.
+        None: "raise" where there are several data shards or processes of JAX, else "quarantine"
+    quarantine_limit: most records that may be left out; RunError beyond
     codecs: names of codecs whose ids come first, in this order, whether the data has them yet or not: a source that
         brings one of them later moves no id
     threads, read_ahead: threads and batches of Grain's read-ahead; threads=0 reads in the caller's
@@ -68,11 +74,15 @@ class Loader:
         too_long: str = "leave_out",
         threads: int = 1,
         read_ahead: int = 2,
+        on_bad_record: str | None = None,
+        quarantine_limit: int = LIMIT,
     ) -> None:
         if seq_len < 1:
             raise UserError(f"seq_len is {seq_len}: give the Loader the tokens of a row, for example seq_len=1024")
         if split not in SPLITS:
             raise UserError(f"no split {split!r}; the splits are {list(SPLITS)}")
+        if on_bad_record not in (None, "quarantine", "raise"):
+            raise UserError(f"on_bad_record is {on_bad_record!r}: use 'quarantine' or 'raise'")
         stages = open_stages(data, batch_size)
         if split != "train" and len(stages) > 1:
             raise UserError(f"a {split} split is read once: give a folder or a Mixture and a batch_size, not stages")
@@ -92,9 +102,11 @@ class Loader:
             too_long=too_long,
         )
         self.feeds = make_feeds(stages, split, seed, lambda source: plan_of(source, split, self.layout, self.settings))
-        self.quarantine = tuple(sorted(Quarantined.of(entry) for entry in quarantine))
         self.renderer = Renderer(self.layout, seq_len, seed, split, self.feeds.feeds)
-        self.renderer.leave_out(self.quarantine)
+        self.quarantine_limit = quarantine_limit
+        self.quarantine: tuple[Quarantined, ...] = ()
+        self._quarantine([Quarantined.of(entry) for entry in quarantine])
+        self._raises = on_bad_record == "raise" or (on_bad_record is None and (self.shard[1] > 1 or one_of_several()))
         self.threads, self.read_ahead = threads, read_ahead
         self.step = 0  # the next one
         self._block: tuple[int, Located] | None = None  # rows of a run of steps, from its first step on
@@ -118,29 +130,40 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         if self.num_steps is not None and self.step >= self.num_steps:
-            self._seek(0)
+            self.seek(0)
         return self
 
     def __next__(self) -> Batch:
         if self.num_steps is not None and self.step >= self.num_steps:
             raise StopIteration
-        if self.threads < 1:
-            batch = self.batch_at(self.step)
-        else:
-            if self._ahead is None:
-                self._ahead = _read_ahead(self, self.step)
-            try:
-                batch = next(self._ahead)
-            except BaseException:  # a bad record, Ctrl-C: Grain has passed that step, so read ahead from it afresh
-                self.close()
-                raise
+        batch = self.without_bad(self._next)
         self.step += 1
         return batch
 
     def batch_at(self, step: int) -> Batch:
         """This data shard's part of the global batch of any step."""
+        return self.without_bad(lambda: self.read(step))
+
+    def read(self, step: int) -> Batch:
+        """`batch_at`, but BadRecords is raised whatever this Loader does about it: reading ahead decides nothing."""
         self.size_at(step)
         return self.renderer.batch(self._rows_of(step), step)
+
+    def leave_out(self, entries: Sequence[Any], *, quietly: bool = False) -> None:
+        """Leave records out from their steps on, as if they had been in `quarantine`: what all processes do alike once
+        one of them has raised `BadRecords`. What was delivered of these steps is to be taken again (`seek`). Each new
+        entry is a line in the log, unless `quietly`. RunError where more than `quarantine_limit` records are out."""
+        new = [entry for entry in map(Quarantined.of, entries) if entry not in self.quarantine]
+        if new:
+            self._quarantine([*self.quarantine, *new])
+            self.close()  # what was read ahead may hold them
+            for entry in [] if quietly else sorted(set(new)):
+                log_entry(self.feeds.feeds, self.split, entry)
+
+    def seek(self, step: int) -> None:
+        """Go on with any step."""
+        self.close()
+        self.step = step
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on with the next step: JSON in clear."""
@@ -150,9 +173,8 @@ class Loader:
         """Go on where `state` was taken. UserError, naming the first difference, where its past is not this one's."""
         step = state.get("step") if isinstance(state, Mapping) else None
         check_same_past(state, self._state_at(step if isinstance(step, int) else 0, ()))
-        self.quarantine = merge_quarantine(state, self.quarantine)
-        self.renderer.leave_out(self.quarantine)
-        self._seek(state["step"])
+        self._quarantine(merge_quarantine(state, self.quarantine))
+        self.seek(state["step"])
 
     def check(self, last_step: int) -> None:
         """UserError if a source would pass its epoch cap before `last_step`."""
@@ -208,9 +230,34 @@ class Loader:
             stages.append({"from_step": stage.from_step, "batch_size": stage.batch_size, "sources": sources})
         return make_state(step, self.seed, self.split, self.settings.to_json(), stages, quarantine)
 
-    def _seek(self, step: int) -> None:
-        self.close()
-        self.step = step
+    def without_bad(self, read: Callable[[], T]) -> T:
+        """What `read` gives once the records for which it raises BadRecords are left out, where this Loader may decide
+        on that. A step that was delivered is what it was."""
+        while True:
+            try:
+                return read()
+            except BadRecords as error:
+                if self._raises or error.step < self.step:
+                    raise
+                self.leave_out(error.entries)
+
+    def _next(self) -> Batch:
+        """The batch of the next step, from what was read ahead."""
+        if self.threads < 1:
+            return self.read(self.step)
+        if self._ahead is None:
+            self._ahead = _read_ahead(self, self.step)
+        try:
+            return next(self._ahead)
+        except BaseException:  # a bad record, Ctrl-C: Grain has passed that step, so read ahead from it afresh
+            self.close()
+            raise
+
+    def _quarantine(self, entries: Sequence[Quarantined]) -> None:
+        left_out = LeftOut(self.feeds.feeds, self.split, entries)
+        check_limit(left_out, entries, self.quarantine_limit)
+        self.renderer.left_out = left_out
+        self.quarantine = tuple(sorted(set(entries)))
 
     def __repr__(self) -> str:
         return f"Loader({list(self.fingerprints)}, split={self.split!r}, seq_len={self.seq_len}, step={self.step})"
@@ -226,7 +273,7 @@ class _Steps:
         return (self._loader.num_steps or _FOREVER) - self._start
 
     def __getitem__(self, i: int) -> Batch:
-        return self._loader.batch_at(self._start + int(i))
+        return self._loader.read(self._start + int(i))
 
     def __repr__(self) -> str:
         return f"mmdata.Loader from step {self._start}"
