@@ -1,12 +1,16 @@
 """Quarantine in a run: what one process cannot read is left out by all, from the same step, and for good."""
 
 import json
+import logging
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ import mmdata
 from mmdata.errors import RunError
 from pipelines.train.checkpoint import restore_params
 from pipelines.train.folder import read_metrics
+from pipelines.train.quarantine import next_batch
 from pipelines.train.run import open_loader
 from pipelines.train.trainer import train
 from tests.mmdata.test_quarantine import flip, spans_of
@@ -158,6 +163,81 @@ def test_a_run_stops_above_its_limit_and_goes_on_when_it_is_raised(home: Path, d
     assert losses(out) == losses(damaged)
 
 
+class Threads:
+    """Two threads in the place of two processes, for what they gather and for which of them is asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._here, self._barrier = threading.local(), threading.Barrier(2, timeout=60)
+        self._given: list[Any] = [None, None]
+        self.gathers = 0
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        monkeypatch.setattr(jax, "process_index", lambda: self._here.number)
+        monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", self._gather)
+
+    def run(self, task: Callable[[int], Any]) -> list[Any]:
+        def one(number: int) -> Any:
+            self._here.number = number
+            try:
+                return task(number)
+            except Exception as error:
+                return error
+
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(one, (0, 1)))
+
+    def _gather(self, array: np.ndarray) -> np.ndarray:
+        self._given[self._here.number] = array
+        self._barrier.wait()
+        found = np.stack(self._given)
+        self._barrier.wait()
+        self.gathers += self._here.number == 0
+        return found
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_processes_agree_on_every_batch_whichever_of_them_sees_damage(
+    shards: int, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = tmp_path / "other"  # damaged in one place where `bad` is, and in another
+    shutil.copytree(home / "bad", other)
+    path = sorted(other.glob("web-train.array_record*"))[3]
+    flip(path, 8 * spans_of(home / "whole")[3][0].start + 99)
+    threads = Threads(monkeypatch)
+    parts = [
+        mmdata.Loader(folder, seq_len=128, batch_size=4, shard=(i % shards, shards), on_bad_record="raise", threads=1)
+        for i, folder in enumerate((home / "bad", other))
+    ]
+    steps, out = 3 * STEPS, tmp_path / "run"
+    out.mkdir()
+    with caplog.at_level(logging.WARNING, "mmdata"):
+        read = threads.run(lambda number: [next_batch(parts[number], out) for _ in range(steps)])
+    assert parts[0].quarantine == parts[1].quarantine and len(parts[0].quarantine) == 3
+    assert len(caplog.records) == len(entries_of(out)) == 3
+    assert threads.gathers <= steps + 2 * 3  # one a step, and two more where something is found
+    alone = mmdata.Loader(home / "whole", seq_len=128, batch_size=4, quarantine=parts[0].quarantine, threads=0)
+    for step, batches in enumerate(zip(*read, strict=True)):
+        whole = alone.batch_at(step).tokens
+        for i, batch in enumerate(batches):
+            np.testing.assert_array_equal(batch.tokens, np.split(whole, shards)[i % shards])
+    for part in parts:
+        part.close()
+
+
+def test_processes_that_have_not_read_the_same_are_told_so(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = Threads(monkeypatch)
+    parts = [mmdata.Loader(home / "whole", seq_len=128, batch_size=4, threads=0) for _ in (0, 1)]
+    parts[1].seek(1)
+    for error in threads.run(lambda number: next_batch(parts[number], tmp_path)):
+        assert isinstance(error, RunError) and "have not read the same so far" in str(error)
+    parts[1].seek(0)
+    file = mmdata.open(home / "whole")["web"].train.shards[0].file
+    parts[1].leave_out([{"source": "web", "shard": file, "record": 0, "from_step": 9}])
+    for error in threads.run(lambda number: next_batch(parts[number], tmp_path)):
+        assert isinstance(error, RunError) and "have not read the same so far" in str(error)
+
+
 def start(home: Path, name: str, data: tuple[str, str], tensor: int, limit: int = 100) -> list[subprocess.Popen[bytes]]:
     """Two processes of one run, each with its own folder of the data."""
     with socket.socket() as free:
@@ -189,7 +269,7 @@ def told(home: Path, name: str, number: int) -> list[Any]:
     return [json.loads(line) for line in (home / f"{name}-{number}.log").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("blind", [0, 1])
+@pytest.mark.parametrize("blind", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_two_processes_of_one_tensor_group_agree_when_one_alone_sees_damage(
     blind: int, home: Path, damaged: Path
 ) -> None:
@@ -210,6 +290,7 @@ def test_two_processes_of_one_tensor_group_agree_when_one_alone_sees_damage(
     np.testing.assert_allclose(losses(home / name), losses(damaged), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_data_shards_leave_out_the_same_and_a_resume_keeps_to_it(home: Path, damaged: Path) -> None:
     assert finish(start(home, "shards", ("bad", "bad"), tensor=1)) == [0, 0]
     one, other = told(home, "shards", 0), told(home, "shards", 1)
@@ -227,6 +308,7 @@ def test_two_data_shards_leave_out_the_same_and_a_resume_keeps_to_it(home: Path,
     assert [line[:2] for line in again] == [line[:2] for line in one][-len(again) :] and len(again) < STEPS
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_above_the_limit(home: Path) -> None:
     assert finish(start(home, "stopped", ("whole", "bad"), tensor=2, limit=1)) == [3, 3]
     words = {told(home, "stopped", number)[-1] for number in (0, 1)}
