@@ -77,7 +77,8 @@ def _print_stage(out: Console, stage: Mapping[str, Any]) -> None:
         counts = (f"{source['row_share']:.2%}", _count(source["rows"]), each, f"{source['epochs']:,.2f}")
         table.add_row(name, *counts, _about(source, decimal(source["bytes"])))
     out.print(table)
-    _print_tokens(out, "tokens of", {**stage["sources"], "all": stage})
+    all_of_it = {"all": stage} if len(stage["sources"]) > 1 else {}
+    _print_tokens(out, "tokens of", {**stage["sources"], **all_of_it})
 
 
 def _print_tokens(out: Console, head: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
