@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from mmdata.state import Quarantined
 
 
+ALL = -1  # as the record of a quarantine entry: the whole shard
+
+
 @dataclass(frozen=True)
 class Explained:
     """A segment of a batch and where it comes from."""
@@ -50,7 +53,7 @@ class LeftOut:
     column: int
     length: int  # columns kept for it
     shard: str
-    record: int
+    record: int  # of the shard; ALL
     from_step: int
 
 
@@ -266,5 +269,5 @@ def _quarantine(loader: Loader, feed: int, sample: int) -> Quarantined | None:
     data = here.source.splits[loader.split]
     shard = int(np.searchsorted(data.shard_bounds, sample, side="right")) - 1
     name, record = data.shards[shard].file, sample - int(data.shard_bounds[shard])
-    mine = [q for q in loader.quarantine if (q.source, q.shard, q.record) == (here.name, name, record)]
+    mine = [q for q in loader.quarantine if (q.source, q.shard) == (here.name, name) and q.record in (record, ALL)]
     return min(mine, key=lambda q: q.from_step, default=None)

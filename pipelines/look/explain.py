@@ -11,7 +11,7 @@ from rich.text import Text
 
 import mmdata
 from mmdata.errors import UserError
-from mmdata.explain import ExplainedRow, Part, Visit, explain_rows, gaps_of, parts_of, visits_of
+from mmdata.explain import ALL, ExplainedRow, LeftOut, Part, Visit, explain_rows, gaps_of, parts_of, visits_of
 from mmdata.find import Found, find_document
 from pipelines.look.runs import open_run
 from pipelines.look.tables import console, plain_table
@@ -92,9 +92,7 @@ def print_batch(batch: BatchExplained) -> None:
     out.print(table)
     sizes = plain_table("row", "documents", "tokens", f"of {batch.seq_len:,}", "padding", words=("quarantined",))
     for row in batch.rows:
-        words = ", ".join(
-            f"record {left.record} of {left.shard} from step {left.from_step}" for left in row.quarantined
-        )
+        words = ", ".join(f"{_records(left)} of {left.shard} from step {left.from_step}" for left in row.quarantined)
         filled = (f"{row.tokens:,}", f"{row.tokens / row.seq_len:.2%}", f"{row.padding:.2%}")
         sizes.add_row(str(row.row), str(len(row.documents)), *filled, words)
     out.print(sizes)
@@ -154,6 +152,10 @@ def _media(loader: mmdata.Loader, rows: Sequence[ExplainedRow]) -> dict[str, str
 def _check_step(run: Run, step: int) -> None:
     if not 0 <= step < run.settings.steps:
         raise UserError(f"no step {step}: {run.file} has steps 0 to {run.settings.steps - 1} (its key steps says so)")
+
+
+def _records(left: LeftOut) -> str:
+    return "all" if left.record == ALL else f"record {left.record}"
 
 
 def _span(start: int, stop: int) -> str:
