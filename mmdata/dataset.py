@@ -19,8 +19,9 @@ from mmdata.errors import UserError
 from mmdata.example import first_bytes
 from mmdata.manifest import Manifest, fingerprint_of, read_json
 from mmdata.media import MediaStore
+from mmdata.opened import OpenShards
 from mmdata.sample import Sample
-from mmdata.shards import SPLITS, RecordFiles, ShardInfo, decode_sample
+from mmdata.shards import SPLITS, ShardInfo, decode_sample
 from tokenizer.codec import CodecSpec, spec_of
 from tokenizer.codecs import FileCodecs
 from tokenizer.item import GROUP_ROLES, KINDS, ROLES, Item, ItemTable
@@ -42,7 +43,7 @@ class Split(Sequence[Sample]):
         self.codecs = tuple(codecs)
         self.shard_bounds = np.cumsum([0, *(s.samples for s in shards)], dtype=np.int64)  # int64 [shards + 1]
         self._folder = folder
-        self._files = RecordFiles([folder / s.file for s in shards])
+        self.opened = OpenShards(folder, shards)
         self._shapes = _Shapes(self)
 
     def __len__(self) -> int:
@@ -79,7 +80,7 @@ class Split(Sequence[Sample]):
         records: list[bytes] = [b""] * len(wanted)
         for s in np.unique(shard):
             places = np.flatnonzero(shard == s)
-            for place, record in zip(places, self._files.read(int(s), wanted[places] - self.shard_bounds[s])):
+            for place, record in zip(places, self.opened[int(s)].read(wanted[places] - self.shard_bounds[s])):
                 records[place] = record
         return records
 

@@ -117,7 +117,7 @@ def explain_rows(loader: Loader, step: int, row: int | None = None) -> list[Expl
     feeds = loader.feeds.feeds
     out = []
     for number, entries in zip(rows, loader.entries_at(step, rows)):
-        pieces = loader.renderer.pieces(feeds, entries, step)
+        pieces = loader.renderer.pieces(entries, step)
         out.append(
             ExplainedRow(
                 step=step,
@@ -163,31 +163,21 @@ def gaps_of(loader: Loader, feed: Feed, sample: int, parts: list[Part]) -> list[
 
 def visits_of(loader: Loader, feed: int, sample: int, last_step: int) -> list[Visit]:
     """Every part of a sample of feed number `feed` in a row of a batch before `last_step`, by the order's inverse."""
-    here, timeline = loader.feeds.feeds[feed], loader.feeds.timeline
-    parts = parts_of(here, sample)
-    if loader.num_steps is not None:
-        last_step = min(last_step, loader.num_steps)
-    if not parts or last_step < 1:
+    if last_step < 1:
         return []
+    parts = parts_of(loader.feeds.feeds[feed], sample)
     entry = _quarantine(loader, feed, sample)
-    rows = np.unique([part.plan_row for part in parts])
-    out = []
-    for epoch in range(-(-timeline.counts(last_step)[feed] // here.plan.num_rows)):
-        positions = here.order.positions(epoch, rows)
-        for plan_row, position in zip(rows.tolist(), positions.tolist()):
-            place = timeline.place(feed, epoch * here.plan.num_rows + position)
-            if place is None or place[0] >= last_step:
-                continue
-            step, row = place
-            if loader.feeds.numbers(step, range(row, row + 1)) == [None]:  # past one epoch
-                continue
-            gone = entry is not None and entry.from_step <= step
-            out += [
-                Visit(step, row, epoch, number, part.column, gone)
-                for number, part in enumerate(parts, 1)
-                if part.plan_row == plan_row
-            ]
-    return sorted(out, key=lambda visit: (visit.step, visit.row, visit.column))
+    by_row: dict[int, list[tuple[int, Part]]] = {}
+    for number, part in enumerate(parts, 1):
+        by_row.setdefault(part.plan_row, []).append((number, part))
+    found = loader.feeds.places(feed, np.array(sorted(by_row), np.int64), last_step)
+    return [
+        Visit(step, row, epoch, number, part.column, entry is not None and entry.from_step <= step)
+        for step, row, epoch, plan_row in zip(
+            *(a.tolist() for a in (found.step, found.row, found.epoch, found.plan_row))
+        )
+        for number, part in sorted(by_row[plan_row], key=lambda numbered: numbered[1].column)
+    ]
 
 
 def steps_of(loader: Loader, document_id: str, last_step: int) -> list[tuple[int, int]]:

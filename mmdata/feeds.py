@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,31 @@ class Feed:
 
 
 @dataclass(frozen=True, eq=False)
+class Located:
+    """Where rows of batches come from, step by step. Past the one epoch of a validation split all are -1."""
+
+    feed: np.ndarray  # int32 [m]
+    epoch: np.ndarray  # int64 [m]
+    row: np.ndarray  # int64 [m], of the feed's plan
+    offsets: np.ndarray  # int64 [steps+1], first of each step's rows
+
+    def step(self, i: int) -> Located:
+        """The rows of the i-th step alone."""
+        a, b = self.offsets[i : i + 2].tolist()
+        return Located(self.feed[a:b], self.epoch[a:b], self.row[a:b], np.array([0, b - a]))
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where plan rows of one feed come, by step and row."""
+
+    step: np.ndarray  # int64 [m]
+    row: np.ndarray  # int64 [m], of the step's global batch
+    epoch: np.ndarray  # int64 [m]
+    plan_row: np.ndarray  # int64 [m]
+
+
+@dataclass(frozen=True, eq=False)
 class Feeds:
     """All sources of a schedule, in the order of their fingerprints, and the arithmetic that picks from them."""
 
@@ -60,14 +87,41 @@ class Feeds:
         past = [self.num_rows is not None and first + row >= self.num_rows for row in rows]
         return [None if gone else self.timeline.pick(step, row) for gone, row in zip(past, rows)]
 
-    def plan_rows(self, feed: int, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(epoch, plan row) int64 of row numbers of one feed."""
-        order = self.feeds[feed].order
-        epochs, positions = np.divmod(numbers, order.num_rows)
-        rows = np.empty_like(numbers)
-        for epoch in np.unique(epochs):
-            rows[epochs == epoch] = order.rows(int(epoch), positions[epochs == epoch])
-        return epochs, rows
+    def locate(self, step: int, num_steps: int = 1, shard: tuple[int, int] = (0, 1)) -> Located:
+        """The rows of data shard (i, n) of a run of steps, i*B/n to (i+1)*B/n of each global batch, across stages.
+
+        UserError where an epoch cap would be passed by then; `capped_at` says beforehand how far a run may go.
+        """
+        index, of = shard
+        parts = []
+        for number, first, count in self.timeline.runs(step, num_steps):
+            size = self.timeline.stages[number].batch_size
+            parts.append((number, first, count, range(index * size // of, (index + 1) * size // of)))
+        return self._locate(parts)
+
+    def locate_rows(self, step: int, rows: range) -> Located:
+        """Rows of one step's global batch."""
+        return self._locate([(self.timeline.stage_at(step), step, 1, rows)])
+
+    def places(self, feed: int, plan_rows: np.ndarray, last_step: int) -> Places:  # int64 [m]
+        """Every place before `last_step` at which one of these plan rows of a feed comes, in order."""
+        order, count = self.feeds[feed].order, self.counts(last_step)[feed]
+        plan_rows = np.array(plan_rows, np.int64)
+        epochs = -(-count // order.num_rows) if len(plan_rows) else 0
+        found = [epoch * order.num_rows + order.positions(epoch, plan_rows) for epoch in range(epochs)]
+        numbers = np.concatenate([np.zeros(0, np.int64), *found])
+        kept = np.flatnonzero(numbers < count)
+        kept = kept[np.argsort(numbers[kept])]
+        step, row = self.timeline.places(feed, numbers[kept])
+        return Places(step, row, kept // max(len(plan_rows), 1), plan_rows[kept % max(len(plan_rows), 1)])
+
+    def counts(self, step: int) -> tuple[int, ...]:
+        """How many rows of each feed all batches before `step` hold."""
+        if self.num_rows is None:
+            return self.timeline.counts(step)
+        stage = self.timeline.stages[0]
+        found = stage.shares.counts(min(step * stage.batch_size, self.num_rows))
+        return tuple(dict(zip(stage.sources, found)).get(feed, 0) for feed in range(len(self.feeds)))
 
     def cap(self, stage: int, feed: int) -> int | None:
         """The most rows of a feed that may have come by the end of a stage; None without a cap."""
@@ -77,21 +131,84 @@ class Feeds:
                 return int(opened.max_epochs[name] * self.feeds[feed].order.num_rows)
         return None
 
+    def capped_at(self, step: int) -> int | None:
+        """The first step from `step` on which an epoch cap refuses; None if none does."""
+        for number, refused in enumerate(self._refused):
+            if refused and number >= self.timeline.stage_at(step):
+                return max(step, refused[0])
+        return None
+
     def check(self, last_step: int) -> None:
         """UserError if an epoch cap would be passed before `last_step`."""
-        for number, stage in enumerate(self.timeline.stages):
-            if stage.from_step >= last_step:
-                break
+        for number, refused in enumerate(self._refused):
+            if refused and refused[0] < last_step:
+                step, feed, cap = refused
+                following = self.timeline.stages[number + 1 :][:1]
+                end = min(last_step, following[0].from_step) if following else last_step
+                count = self.timeline.counts_in(number, end)[feed]
+                raise UserError(
+                    f"source {self.feeds[feed].name!r} would give {count} rows by step {end}, its max_epochs allow"
+                    f" {cap} ({self.feeds[feed].order.num_rows} an epoch), which step {step} passes: lower its weight,"
+                    " raise the cap, or stop earlier"
+                )
+
+    @cached_property
+    def _refused(self) -> list[tuple[int, int, int] | None]:
+        """By stage: (first step that would pass a cap, feed, cap)."""
+        out: list[tuple[int, int, int] | None] = []
+        for number, (stage, bases) in enumerate(zip(self.timeline.stages, self.timeline.bases)):
             following = self.timeline.stages[number + 1 :][:1]
-            end = min(last_step, following[0].from_step) if following else last_step
-            for feed, count in enumerate(self.timeline.counts_in(number, end)):
+            found = []
+            for k, feed in enumerate(stage.sources):
                 cap = self.cap(number, feed)
-                if cap is not None and count > cap and feed in stage.sources:
-                    raise UserError(
-                        f"source {self.feeds[feed].name!r} would give {count} rows by step {end}, its max_epochs allow"
-                        f" {cap} ({self.feeds[feed].order.num_rows} an epoch): lower its weight, raise the cap, or"
-                        " stop earlier"
-                    )
+                if cap is None or not stage.shares.weights[k]:
+                    continue
+                t = stage.shares.place(k, max(cap - bases[feed], 0))
+                step = stage.from_step + t // stage.batch_size
+                if not following or step < following[0].from_step:
+                    found.append((step, feed, cap))
+            out.append(min(found, default=None))
+        return out
+
+    def _locate(self, parts: Sequence[tuple[int, int, int, range]]) -> Located:
+        """Of (stage, first step, number of steps, rows of each of their batches) in turn."""
+        feeds: list[np.ndarray] = [np.zeros(0, np.int32)]
+        past: list[np.ndarray] = [np.zeros(0, np.int64)]
+        sizes = [np.zeros(1, np.int64)]
+        for number, first, count, rows in parts:
+            self._refuse(number, first, first + count)
+            feed, numbers = self.timeline.picks(number, first, count, rows)
+            if self.num_rows is not None:
+                size = self.timeline.stages[0].batch_size
+                t = (first + np.arange(count))[:, None] * size + np.arange(rows.start, rows.stop)
+                feed[t.reshape(-1) >= self.num_rows] = -1
+            feeds.append(feed)
+            past.append(numbers)
+            sizes.append(np.full(count, len(rows), np.int64))
+        feed, numbers = np.concatenate(feeds), np.concatenate(past)
+        epoch, row = self._plan_rows(feed, numbers)
+        return Located(feed, epoch, row, np.cumsum(np.concatenate(sizes)))
+
+    def _refuse(self, number: int, first: int, end: int) -> None:
+        """UserError if an epoch cap of a stage is passed before step `end`, the steps asked for begin at `first`."""
+        refused = self._refused[number]
+        if refused and end > refused[0]:
+            step, feed, cap = refused
+            raise UserError(
+                f"source {self.feeds[feed].name!r} has given all rows that its max_epochs allow ({cap}) at step"
+                f" {max(step, first)}: end the run, or append a stage without it"
+            )
+
+    def _plan_rows(self, feed: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(epoch, plan row) int64 [m] of rows in the order of their steps, of feed int32 [m] (-1: -1) and int64 [m]."""
+        by_feed = np.argsort(feed, kind="stable")
+        bounds = np.searchsorted(feed[by_feed], np.arange(len(self.feeds) + 1)).tolist()
+        epochs, rows = np.full(len(feed), -1, np.int64), np.full(len(feed), -1, np.int64)
+        for number, (begin, end) in enumerate(pairwise(bounds)):
+            if begin < end:
+                mine = by_feed[begin:end]
+                epochs[mine], rows[mine] = self.feeds[number].order.past(numbers[mine])
+        return epochs, rows
 
 
 def open_stages(data: Any, batch_size: int | None) -> list[Opened]:

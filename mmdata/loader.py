@@ -11,13 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmdata.batch import Batch
 from mmdata.dataset import Dataset, Source
 from mmdata.errors import UserError
 from mmdata.explain import Explained, explain, steps_of
-from mmdata.feeds import codecs_of, load_from, make_feeds, open_stages
+from mmdata.feeds import Located, codecs_of, load_from, make_feeds, open_stages
 from mmdata.mixture import Mixture
 from mmdata.plan import Plan, PlanSettings, plan_of
 from mmdata.reading import Entry, Renderer
@@ -29,6 +27,7 @@ from mmdata.state import Quarantined, check_same_past, make_state, merge_quarant
 from tokenizer.codec import CodecSpec
 from tokenizer.layout import Layout, LayoutSpec, load_layout
 
+_STEPS_AT_ONCE = 64  # whose rows are found together
 _FOREVER = 1 << 60  # steps of an endless stream, as Grain asks for a length
 
 
@@ -97,10 +96,11 @@ class Loader:
         )
         self.feeds = make_feeds(stages, split, seed, lambda source: self._plan_of(source, progress))
         self.quarantine = tuple(sorted(Quarantined.of(entry) for entry in quarantine))
-        self.renderer = Renderer(self.layout, seq_len, seed, split)
-        self.renderer.leave_out(self.feeds.feeds, self.quarantine)
+        self.renderer = Renderer(self.layout, seq_len, seed, split, self.feeds.feeds)
+        self.renderer.leave_out(self.quarantine)
         self.threads, self.read_ahead = threads, read_ahead
         self.step = 0  # the next one
+        self._block: tuple[int, Located] | None = None  # rows of a run of steps, from its first step on
         self._ahead: Any = None  # Grain's iterator, from self.step on
 
     @property
@@ -142,10 +142,8 @@ class Loader:
 
     def batch_at(self, step: int) -> Batch:
         """This data shard's part of the global batch of any step."""
-        size = self.size_at(step)
-        index, of = self.shard
-        rows = range(index * size // of, (index + 1) * size // of)
-        return self.renderer.batch(self.feeds.feeds, self.entries_at(step, rows), step)
+        self.size_at(step)
+        return self.renderer.batch(self._rows_of(step), step)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on with the next step: JSON in clear."""
@@ -156,7 +154,7 @@ class Loader:
         step = state.get("step") if isinstance(state, Mapping) else None
         check_same_past(state, self._state_at(step if isinstance(step, int) else 0, ()))
         self.quarantine = merge_quarantine(state, self.quarantine)
-        self.renderer.leave_out(self.feeds.feeds, self.quarantine)
+        self.renderer.leave_out(self.quarantine)
         self._seek(state["step"])
 
     def check(self, last_step: int) -> None:
@@ -191,22 +189,16 @@ class Loader:
 
     def entries_at(self, step: int, rows: range) -> list[list[Entry]]:
         """The planned entries of rows of a step's global batch."""
-        numbers = self.feeds.numbers(step, rows)
-        stage = self.feeds.timeline.stage_at(step)
-        out: list[list[Entry]] = [[] for _ in rows]
-        for feed in {n[0] for n in numbers if n is not None}:
-            mine = [i for i, n in enumerate(numbers) if n is not None and n[0] == feed]
-            wanted = np.array([numbers[i][1] for i in mine], np.int64)  # type: ignore[index]
-            cap = self.feeds.cap(stage, feed)
-            if cap is not None and int(wanted.max()) >= cap:
-                raise UserError(
-                    f"source {self.feeds.feeds[feed].name!r} has given all rows that its max_epochs allow ({cap}) at"
-                    f" step {step}: end the run, or append a stage without it"
-                )
-            epochs, plan_rows = self.feeds.plan_rows(feed, wanted)
-            for i, epoch, plan_row in zip(mine, epochs.tolist(), plan_rows.tolist()):
-                out[i] = Entry.of_row(feed, self.feeds.feeds[feed].plan, plan_row, epoch)
-        return out
+        return self.renderer.entries(self.feeds.locate_rows(step, rows))
+
+    def _rows_of(self, step: int) -> Located:
+        """Which rows make up this data shard's part of a step's batch; found for a run of steps at a time."""
+        found = self._block
+        if found is None or not found[0] <= step < found[0] + len(found[1].offsets) - 1:
+            capped = self.feeds.capped_at(step)
+            num = _STEPS_AT_ONCE if capped is None else min(_STEPS_AT_ONCE, max(1, capped - step))
+            self._block = found = step, self.feeds.locate(step, num, self.shard)
+        return found[1].step(step - found[0])
 
     def _plan_of(self, source: Source, progress: Callable[[str, int, int], None] | None) -> Plan:
         told = partial(progress, source.name) if progress else None

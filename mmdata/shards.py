@@ -174,7 +174,7 @@ def decode_sample(record: bytes) -> Sample:
             items=tuple(_decode_items(f)),
             metadata=json.loads(f["metadata"][0]),
         )
-    except (KeyError, IndexError, TypeError, StopIteration) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:  # another kind of feature
         raise ValueError(f"not a sample: feature {str(error) or 'item/text'} is missing or too short") from None
 
 
@@ -198,6 +198,11 @@ class RecordFiles:
             return reader.read(places)
         except Exception as error:
             raise RunError(f"cannot read records of {self.paths[file]}: {_first_line(error)}") from error
+
+    def num_records(self, file: int) -> int:
+        """Records of a file, opened now; 0 where it is missing or none of ArrayRecord's."""
+        with self._lock:
+            return int(self._reader(file).num_records())
 
     def _reader(self, file: int) -> Any:
         if file not in self._readers:

@@ -124,10 +124,8 @@ def test_the_first_epoch_of_the_whole_ends_when_the_last_row_has_come(data: Path
     wanted = {(feed.name, row) for feed in loader.feeds.feeds for row in range(feed.plan.num_rows)}
     for step in range(steps):
         assert wanted, f"all had come before step {step}"
-        for number in loader.feeds.numbers(step, range(loader.size_at(step))):
-            assert number is not None
-            _, rows = loader.feeds.plan_rows(number[0], np.array([number[1]]))
-            wanted.discard((loader.feeds.feeds[number[0]].name, int(rows[0])))
+        found = loader.feeds.locate(step)
+        wanted -= {(loader.feeds.feeds[i].name, row) for i, row in zip(found.feed.tolist(), found.row.tolist())}
     assert not wanted
     never = Schedule([Stage(0, Mixture({"web": data / "web"}), 1), Stage(2, Mixture({"films": data / "films"}), 1)])
     assert forecast(loader_of(never), 10)["all"]["first_epoch_steps"] is None
