@@ -197,13 +197,14 @@ class Feeds:
     def _plan_rows(self, feed: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(epoch, plan row) int64 [m] of rows in the order of their steps, of feed int32 [m] (-1: -1) and int64 [m]."""
         by_feed = np.argsort(feed, kind="stable")
-        bounds = np.searchsorted(feed[by_feed], np.arange(len(self.feeds) + 1)).tolist()
+        bounds, numbers = np.searchsorted(feed[by_feed], np.arange(len(self.feeds) + 1)), numbers[by_feed]
         epochs, rows = np.full(len(feed), -1, np.int64), np.full(len(feed), -1, np.int64)
-        for number, (begin, end) in enumerate(pairwise(bounds)):
+        for number, (begin, end) in enumerate(pairwise(bounds.tolist())):
             if begin < end:
-                mine = by_feed[begin:end]
-                epochs[mine], rows[mine] = self.feeds[number].order.past(numbers[mine])
-        return epochs, rows
+                epochs[begin:end], rows[begin:end] = self.feeds[number].order.past(numbers[begin:end])
+        back = np.empty_like(by_feed)
+        back[by_feed] = np.arange(len(by_feed))
+        return epochs[back], rows[back]
 
 
 def open_stages(data: Any, batch_size: int | None) -> list[Opened]:
