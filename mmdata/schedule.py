@@ -47,13 +47,16 @@ class Stage:
                 f"max_epochs names {sorted(unknown)[0]!r}, which is no source of the stage from step {self.from_step};"
                 f" its sources are {sorted(self.mixture.sources)}"
             )
-        _ = self.caps
+        _ = self.caps  # refuses what is no number
 
     @property
     def caps(self) -> dict[str, Fraction | None]:
         """`max_epochs` as exact numbers; None where a cap is lifted."""
         given = self.max_epochs or {}
-        return {name: None if cap == inf else exact(cap, name, "max_epochs") for name, cap in given.items()}
+        return {
+            name: None if isinstance(cap, float) and cap == inf else exact(cap, name, "max_epochs")
+            for name, cap in given.items()
+        }
 
 
 @dataclass(frozen=True, eq=False)
