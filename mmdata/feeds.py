@@ -127,6 +127,10 @@ class Feeds:
         found = stage.shares.counts(min(step * stage.batch_size, self.num_rows))
         return tuple(dict(zip(stage.sources, found)).get(feed, 0) for feed in range(len(self.feeds)))
 
+    def cap(self, stage: int, feed: int) -> int | None:
+        """The most rows of a feed that may have come by the end of a stage; None without a cap."""
+        return self._most[stage].get(feed)
+
     def capped_at(self, step: int) -> int | None:
         """The first step from `step` on which an epoch cap refuses; None if none does."""
         for refused in self._refused[self.timeline.stage_at(step) :]:
@@ -148,22 +152,31 @@ class Feeds:
                 )
 
     @cached_property
+    def _most(self) -> list[dict[int, int]]:
+        """The caps of each stage: feed -> rows. Those of earlier stages hold on."""
+        numbers = {feed.source.fingerprint: number for number, feed in enumerate(self.feeds)}
+        caps: dict[int, Fraction | None] = {}
+        out = []
+        for stage in self.stages:
+            caps |= {numbers[stage.sources[name].fingerprint]: cap for name, cap in stage.caps.items()}
+            held = [(feed, cap * self.feeds[feed].order.num_rows) for feed, cap in caps.items() if cap is not None]
+            out.append({feed: floor(rows) for feed, rows in held})
+        return out
+
+    @cached_property
     def _refused(self) -> list[Refusal | None]:
         """The first step of each stage that would pass an epoch cap."""
         out: list[Refusal | None] = []
-        caps: dict[str, Fraction | None] = {}  # by fingerprint: those of earlier stages hold on
-        ends = [stage.from_step for stage in self.timeline.stages[1:]]
-        for stage, opened, bases, end in zip(self.timeline.stages, self.stages, self.timeline.bases, [*ends, None]):
-            caps |= {opened.sources[name].fingerprint: cap for name, cap in opened.caps.items()}
+        ends = [*(stage.from_step for stage in self.timeline.stages[1:]), None]
+        for stage, bases, caps, end in zip(self.timeline.stages, self.timeline.bases, self._most, ends):
             found = []
             for k, feed in enumerate(stage.sources):
-                cap = caps.get(self.feeds[feed].source.fingerprint)
-                if cap is None or not stage.shares.weights[k]:
+                if feed not in caps or not stage.shares.weights[k]:
                     continue
-                most = floor(cap * self.feeds[feed].order.num_rows)
-                step = stage.from_step + stage.shares.place(k, max(most - bases[feed], 0)) // stage.batch_size
+                row = stage.shares.place(k, max(caps[feed] - bases[feed], 0))
+                step = stage.from_step + row // stage.batch_size
                 if end is None or step < end:
-                    found.append(Refusal(step, feed, most))
+                    found.append(Refusal(step, feed, caps[feed]))
             out.append(min(found, default=None))
         return out
 
