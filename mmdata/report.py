@@ -192,20 +192,21 @@ def _caps(loader: Loader, reached: list[int], ends: list[int]) -> list[dict[str,
     timeline, out = loader.feeds.timeline, []
     for number, end in zip(reached, ends):
         counts = timeline.counts_in(number, end)
-        for i in timeline.stages[number].sources:
+        stage = timeline.stages[number]
+        for i, weight in zip(stage.sources, stage.shares.weights):
             cap, feed = loader.feeds.cap(number, i), loader.feeds.feeds[i]
-            if cap is None:
+            if cap is None or not weight:
                 continue
             place = timeline.place(i, cap) if counts[i] > cap else None
             out.append(
                 {
                     "source": feed.name,
-                    "from_step": timeline.stages[number].from_step,
+                    "from_step": stage.from_step,
                     "to_step": end,
                     "rows": counts[i],
                     "most_rows": cap,
                     "rows_an_epoch": feed.plan.num_rows,
-                    "passed_at": max(place[0], timeline.stages[number].from_step) if place else None,
+                    "passed_at": max(place[0], stage.from_step) if place else None,
                 }
             )
     return out
