@@ -152,7 +152,7 @@ class _Shapes:
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
-    """The array itself, of one type whether it was just made or is mapped from a file: compiled code is made for one."""
+    """The array, of one type whether it was just made or is mapped from a file: compiled code is made for one."""
     view = np.asarray(array).view()
     view.flags.writeable = False
     return view

@@ -7,6 +7,7 @@ change the order. Grain reads ahead: its source is random access over steps. Imp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,8 +17,8 @@ from mmdata.errors import UserError
 from mmdata.explain import Explained, explain, steps_of
 from mmdata.feeds import Located, codecs_of, load_from, make_feeds, open_stages
 from mmdata.mixture import Mixture
-from mmdata.plan import PlanSettings, plan_of
-from mmdata.quarantine import LIMIT, BadRecords, LeftOut, check_limit, log_entry, one_of_several
+from mmdata.plan import Plan, PlanSettings, plan_of
+from mmdata.quarantine import LIMIT, BadRecords, Omitted, check_limit, log_entry, one_of_several
 from mmdata.reading import Entry, Renderer
 from mmdata.report import report
 from mmdata.schedule import Schedule
@@ -50,6 +51,7 @@ class Loader:
     codecs: names of codecs whose ids come first, in this order, whether the data has them yet or not: a source that
         brings one of them later moves no id
     threads, read_ahead: threads and batches of Grain's read-ahead; threads=0 reads in the caller's
+    progress: told (source, windows done, windows) of each plan that is made, as none was cached
 
     >>> loader = Loader("runs/demo/data", seq_len=1024, batch_size=8)        # doctest: +SKIP
     >>> batch = next(loader); batch.tokens.shape                             # doctest: +SKIP
@@ -76,6 +78,7 @@ class Loader:
         read_ahead: int = 2,
         on_bad_record: str | None = None,
         quarantine_limit: int = LIMIT,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         if seq_len < 1:
             raise UserError(f"seq_len is {seq_len}: give the Loader the tokens of a row, for example seq_len=1024")
@@ -101,7 +104,7 @@ class Loader:
             limits=dict(limits or {}),
             too_long=too_long,
         )
-        self.feeds = make_feeds(stages, split, seed, lambda source: plan_of(source, split, self.layout, self.settings))
+        self.feeds = make_feeds(stages, split, seed, lambda source: self._plan_of(source, progress))
         self.renderer = Renderer(self.layout, seq_len, seed, split, self.feeds.feeds)
         self.quarantine_limit = quarantine_limit
         self.quarantine: tuple[Quarantined, ...] = ()
@@ -219,6 +222,10 @@ class Loader:
             self._block = found = step, self.feeds.locate(step, num, self.shard)
         return found[1].step(step - found[0])
 
+    def _plan_of(self, source: Source, progress: Callable[[str, int, int], None] | None) -> Plan:
+        told = partial(progress, source.name) if progress else None
+        return plan_of(source, self.split, self.layout, self.settings, told)
+
     def _state_at(self, step: int, quarantine: Sequence[Quarantined]) -> dict[str, Any]:
         feeds, stages = self.feeds.feeds, []
         for opened, stage in zip(self.feeds.stages, self.feeds.timeline.stages):
@@ -254,7 +261,7 @@ class Loader:
             raise
 
     def _quarantine(self, entries: Sequence[Quarantined]) -> None:
-        left_out = LeftOut(self.feeds.feeds, self.split, entries)
+        left_out = Omitted(self.feeds.feeds, self.split, entries)
         check_limit(left_out, entries, self.quarantine_limit)
         self.renderer.left_out = left_out
         self.quarantine = tuple(sorted(set(entries)))

@@ -43,7 +43,7 @@ class BadRecords(RunError):
         return BadRecords, (self.entries,)
 
 
-class LeftOut:
+class Omitted:
     """Which samples of each feed are left out, and from which step on."""
 
     def __init__(self, feeds: Sequence[Feed], split: str, quarantine: Sequence[Quarantined]) -> None:
@@ -85,7 +85,7 @@ def samples_of(feeds: Sequence[Feed], split: str, entry: Quarantined) -> tuple[i
     raise UserError(f"quarantine names source {entry.source!r}; the sources are {[feed.name for feed in feeds]}")
 
 
-def check_limit(left_out: LeftOut, quarantine: Sequence[Quarantined], limit: int) -> None:
+def check_limit(left_out: Omitted, quarantine: Sequence[Quarantined], limit: int) -> None:
     """RunError where more records are left out than a run may lose; the newest of `quarantine` comes last."""
     if left_out.num_records > limit:
         newest = quarantine[-1]

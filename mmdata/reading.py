@@ -15,7 +15,7 @@ from mmdata.errors import DamagedRecord, RunError, UserError
 from mmdata.feeds import Feed, Located
 from mmdata.filling import Filler
 from mmdata.plan import Plan
-from mmdata.quarantine import BadRecords, LeftOut
+from mmdata.quarantine import BadRecords, Omitted
 from mmdata.ring import Ring
 from mmdata.sample import Sample
 from mmdata.state import WHOLE_SHARD, Quarantined
@@ -68,7 +68,7 @@ class Renderer:
         self._programs = programs = Programs(layout)
         self._fillers = [Filler(f.source.splits[split], f.plan, programs) for f in feeds] if programs.plain else []
         self._rings: dict[int, Ring] = {}  # by rows of a batch
-        self.left_out = LeftOut(feeds, split, ())  # what becomes padding
+        self.left_out = Omitted(feeds, split, ())  # what becomes padding
 
     def batch(self, rows: Located, step: int) -> Batch:
         """The rows as a batch; an entry left out, and what a choice removed, is padding."""

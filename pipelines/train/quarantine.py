@@ -20,7 +20,7 @@ import numpy as np
 
 import mmdata
 from mmdata.commit import write_bytes
-from mmdata.errors import RunError
+from mmdata.errors import RunError, UserError
 from mmdata.quarantine import BadRecords
 from mmdata.state import Quarantined
 
@@ -62,7 +62,23 @@ def batches(loader: mmdata.Loader, folder: Path) -> Iterator[mmdata.Batch]:
 
 def honour(loader: mmdata.Loader, folder: Path) -> None:
     """Leave out whatever the run in this folder has left out so far."""
-    loader.leave_out([line for line in _read(folder) if line["split"] == loader.split], quietly=True)
+    mine = [entry for entry in read_quarantine(folder) if entry.get("split", loader.split) == loader.split]
+    loader.leave_out(mine, quietly=True)
+
+
+def read_quarantine(folder: Path) -> list[dict[str, Any]]:
+    """The entries of a run folder's quarantine.jsonl, if there is one; a last line that was cut off is left out.
+    UserError where another is no JSON."""
+    path = folder / QUARANTINE
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    entries = []
+    for number, line in enumerate(lines, 1):
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{path}, line {number}, is no JSON ({error.msg}): mend or delete that line") from None
+    return entries
 
 
 def _agree(found: Sequence[Quarantined], step: int, quarantine: Sequence[Quarantined]) -> list[dict[str, Any]]:
@@ -88,10 +104,5 @@ def _agree(found: Sequence[Quarantined], step: int, quarantine: Sequence[Quarant
 
 def _write(folder: Path, split: str, entries: Sequence[Quarantined]) -> None:
     """Append the entries; they are on the disk when this returns."""
-    lines = [*_read(folder), *({"split": split, **entry.to_json(), "why": entry.why} for entry in entries)]
+    lines = [*read_quarantine(folder), *({"split": split, **entry.to_json(), "why": entry.why} for entry in entries)]
     write_bytes(folder / QUARANTINE, "".join(json.dumps(line) + "\n" for line in lines).encode())
-
-
-def _read(folder: Path) -> list[dict[str, Any]]:
-    path = folder / QUARANTINE
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
