@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmdata import Loader
+from mmdata.errors import UserError
 from mmdata.pieces import costs_of, places_of
 from mmdata.plan import Plan, PlanSettings, make_plan
 from tests.mmdata.slow_packing import OpenRow, pack_slowly
+from tests.mmdata.toy_data import write_toy_dataset
 from tests.mmdata.toy_plan import ToyLayout, audio, drawn, plan_for, source_of
 from tokenizer.codec import spec_of
 from tokenizer.codecs import load_codec
@@ -230,3 +234,17 @@ def _held(
             break
         taken.append(entry)
     return taken
+
+
+def test_a_loader_reads_such_a_plan_and_its_state_names_it(tmp_path: Path) -> None:
+    data = write_toy_dataset(tmp_path, {"web": 600})
+    more = {"seq_len": 90, "batch_size": 3, "threads": 0}
+    plain, split = Loader(data, **more), Loader(data, split_share=0.2, **more)
+    assert plain.state()["plan"]["version"] == 1 and split.state()["plan"]["version"] == 2
+    assert Loader(data, plan_version=2, **more).state()["plan"]["split_share"] == 0.0
+    with pytest.raises(UserError, match=r"another past: plan\.split_share is 0\.2 in it and 0\.0 here"):
+        plain.restore(split.state())
+    plan = split.feeds.feeds[0].plan
+    assert plan.num_rows < plain.feeds.feeds[0].plan.num_rows
+    tokens = sum(int((split.batch_at(step).segment_ids > 0).sum()) for step in range(plan.num_rows // 3))
+    assert plan.num_tokens - 180 <= tokens <= plan.num_tokens
