@@ -179,11 +179,11 @@ def measure(draw: Callable[[int], ItemTable], figures: Figures, numbers: Iterato
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--windows", type=int, default=8, help="of 65,536 documents, for each line")
+    parser.add_argument("--windows", type=int, default=8, help="of 65,536 documents, for each line; 0: no lines")
     parser.add_argument("--samples", type=int, default=4_000_000, help="documents of the large plan; 0 leaves it out")
     given = parser.parse_args()
     modes = {"whole (version 1)": None, "long ones poured, share 0": 0.0, "share 2 %": 0.02}
-    for name, draw in {"text": text, "interleaved": interleaved}.items():
+    for name, draw in {"text": text, "interleaved": interleaved}.items() if given.windows else ():
         for capacity in (4096, 32_768):
             for mode, share in modes.items():
                 measure(draw, Figures(capacity, share), range(1))  # compiled, or loaded from numba's cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,12 +61,12 @@ class Packable:
     limits: np.ndarray  # int64 [3]: images, video frames, milliseconds of sound; NO_LIMIT where there is none
     rates: Mapping[str, float]  # code frames a second of each audio codec
 
-    @property
+    @cached_property
     def limited(self) -> np.ndarray:  # int64 [c]
         """The columns that have a limit."""
         return np.flatnonzero(self.limits < NO_LIMIT)
 
-    @property
+    @cached_property
     def most(self) -> np.ndarray:  # int64 [c]
         """The limits of these columns."""
         return self.limits[self.limited]
@@ -96,15 +97,21 @@ class Packable:
 class Cuts:
     """Where ranges of places may be cut, ranges one after the other: cut i of a range is `places[base + i]`."""
 
-    places: np.ndarray  # int64 [sum], begin and end of each range included
+    places: np.ndarray  # int32 [sum], begin and end of each range included
     rank: np.ndarray  # uint8 [sum], as Layout.cuts
     base: np.ndarray  # int64 [n], first cut of each range
     sizes: np.ndarray  # int64 [n]
 
     @classmethod
+    def of_samples(cls, layout: Any, part: ItemTable) -> Cuts:
+        """Of the samples of a table, whole."""
+        places, rank, offsets = layout.all_cuts(part)
+        return cls(places, rank, offsets[:-1], np.diff(offsets))
+
+    @classmethod
     def of(cls, layout: Any, part: ItemTable, samples: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> Cuts:
         """Of ranges of a part of the table, in the order of their samples."""
-        places, ranks, sizes = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)], [np.zeros(0, np.int64)]
+        places, ranks, sizes = [np.zeros(0, np.int32)], [np.zeros(0, np.uint8)], [np.zeros(0, np.int64)]
         for some in in_chunks(places_of(part)):
             found, rank, offsets = layout.all_cuts(take(part, some))
             here = slice(*np.searchsorted(samples, [some[0], some[-1] + 1]))
@@ -113,7 +120,7 @@ class Cuts:
             mine = (samples[here] - some[0]) << 32
             first, last = np.searchsorted(key, mine | starts[here]), np.searchsorted(key, mine | stops[here], "right")
             inside = ranges(first, last - first)
-            places.append(found[inside].astype(np.int64))
+            places.append(found[inside])
             ranks.append(rank[inside])
             sizes.append(last - first)
         num = np.concatenate(sizes)
@@ -139,7 +146,7 @@ def pieces_of_window(window: Packable) -> tuple[Pieces, Pieces]:
     documents = np.flatnonzero(~fits)
     for chunk in in_chunks(total[documents]):
         some = documents[chunk]
-        pieces, lost = _cut(window, some, total[some])
+        pieces, lost = _cut(window, some)
         cut, left_out = cut + pieces, left_out + lost
     kept = whole[fits & (lengths > 0)]
     if len(documents):
@@ -149,17 +156,13 @@ def pieces_of_window(window: Packable) -> tuple[Pieces, Pieces]:
     return kept, lost_parts[lost_parts.order()]
 
 
-def _cut(window: Packable, long: np.ndarray, total: np.ndarray) -> tuple[list[Pieces], list[Pieces]]:
+def _cut(window: Packable, long: np.ndarray) -> tuple[list[Pieces], list[Pieces]]:
     """(pieces, parts left out) of the samples `long`; each round gives one of either for every sample not done."""
     part, mine = take(window.table, long), np.arange(len(long))
-    cuts = Cuts.of(window.layout, part, mine, np.zeros_like(total), total)
+    cuts = Cuts.of_samples(window.layout, part)
     places, base, sizes = cuts.places, cuts.base, cuts.sizes
-    # best[r, i]: the nearest cut at or before i with rank <= r, so that a look-up is one step
-    rank = cuts.rank
-    rank[base[sizes > 0]] = 0  # a document's begin is an item's begin: no look-up passes it
-    best = np.stack(
-        [np.maximum.accumulate(np.where(rank <= r, np.arange(len(rank), dtype=np.int32), 0)) for r in range(3)]
-    )
+    cuts.rank[base[sizes > 0]] = 0  # a document's begin is an item's begin: no look-up passes it
+    ranked = [np.flatnonzero(cuts.rank <= r) for r in range(3)]  # tokens, rank 3, are not among them: few cuts are
     pieces: list[Pieces] = []
     left_out: list[Pieces] = []
     at = base.copy()
@@ -177,8 +180,8 @@ def _cut(window: Packable, long: np.ndarray, total: np.ndarray) -> tuple[list[Pi
         stop = np.where(stuck, begin + 1, low)
         lengths, _ = window.measure(part, mine[todo], places[begin], places[stop])
         farthest, chosen = lengths.copy(), stuck | (stop == end)
-        for r in range(len(best)):  # the lowest rank whose piece is at least half as long as the longest one
-            candidate = np.where(chosen, stop, best[r, stop])
+        for some in ranked:  # the lowest rank whose piece is at least half as long as the longest one
+            candidate = np.where(chosen, stop, some[np.searchsorted(some, stop, "right") - 1])
             usable = np.flatnonzero(~chosen & (candidate > begin))
             if usable.size:
                 tokens, _ = window.measure(part, mine[todo[usable]], places[begin[usable]], places[candidate[usable]])

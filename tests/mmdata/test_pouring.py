@@ -72,12 +72,26 @@ def test_a_plan_of_version_2_is_whole_within_its_limits_and_no_longer(
         assert row == sorted(row)
 
 
-@given(st.integers(0, 10**6), st.sampled_from(SHARES), st.sampled_from(LIMITS), st.sampled_from([22, 30, 47, 130]))
-@settings(max_examples=25, deadline=None)
-def test_pouring_equals_its_slow_twin(seed: int, share: float, limits: dict[str, Any], capacity: int) -> None:
-    docs = drawn(seed, most_text=capacity)
-    plan = plan_for(docs, capacity, limits=limits, version=2, split_share=share)
-    assert by_row(plan) == _poured_slowly(docs, capacity, share, limits)
+@st.composite
+def windows(draw: st.DrawFn) -> dict[str, Any]:
+    """A window, its rows and its layout; in rows of 300 an entry is poured into up to three gaps."""
+    capacity = draw(st.sampled_from([22, 30, 47, 130, 300]))
+    num, sides = draw(st.sampled_from([15, 30, 60])), ((8, 12) if capacity == 300 else (3, 4))
+    return {
+        "docs": drawn(draw(st.integers(0, 10**6)), num, min(capacity, 150), sides),
+        "capacity": capacity,
+        "share": draw(st.sampled_from(SHARES)),
+        "limits": draw(st.sampled_from(LIMITS)),
+        "layout": ToyLayout(draw(st.sampled_from([0, 0, 7]))),
+    }
+
+
+@given(windows())
+@settings(max_examples=40, deadline=None)
+def test_pouring_equals_its_slow_twin(case: dict[str, Any]) -> None:
+    more = {"limits": case["limits"], "layout": case["layout"], "version": 2, "split_share": case["share"]}
+    plan = plan_for(case["docs"], case["capacity"], **more)
+    assert by_row(plan) == _poured_slowly(**case)
 
 
 def test_pouring_saves_rows_and_splits_fitting_documents_only_with_a_share() -> None:
@@ -138,10 +152,10 @@ def _film(n: int) -> list[Item]:
 
 
 def _poured_slowly(
-    docs: list[list[Item]], capacity: int, share: float, limits: dict[str, Any]
+    docs: list[list[Item]], capacity: int, share: float, limits: dict[str, Any], layout: ToyLayout
 ) -> list[list[tuple[int, int, int]]]:
     """The rows of one window, step by step as the format says."""
-    layout, table = ToyLayout(), ItemTable.of(docs)
+    table = ItemTable.of(docs)
     names = {"images": 0, "audio_seconds": 2}
     most = [round(limits[k] * (1000 if k == "audio_seconds" else 1)) for k in names if k in limits]
     columns = [c for k, c in names.items() if k in limits]
@@ -160,7 +174,7 @@ def _poured_slowly(
     def packed(entries: list[tuple[int, int, int]], rows: list[OpenRow]) -> list[int]:
         return pack_slowly([length(*e) for e in entries], capacity, [cost(*e) for e in entries], most, rows)
 
-    first = plan_for(docs, capacity, limits=limits)
+    first = plan_for(docs, capacity, limits=limits, layout=layout)
     version_1 = by_row(first)
     entries = sorted(e for row in version_1 for e in row)
     rows: list[OpenRow] = []

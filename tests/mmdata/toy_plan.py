@@ -33,9 +33,11 @@ def audio(n: int) -> Item:
     return Item("audio", "toy-audio@1", np.zeros((n, 1), np.int32), grid=(n, 0, 0))
 
 
+@dataclass(frozen=True)
 class ToyLayout:
-    """Begin and end of a piece: one token each; an image has one delimiter. Nothing else."""
+    """Begin and end of a piece: one token each; an image has one delimiter; a piece that goes on has a header."""
 
+    header: int = 0
     digest = "toy"
 
     def lengths(
@@ -49,6 +51,7 @@ class ToyLayout:
         out = [2] * len(pieces)
         for n, s in enumerate(range(len(table)) if samples is None else samples.tolist()):
             start, stop = pieces[n].tolist()
+            out[n] += self.header if start > 0 else 0
             at = 0
             for i in range(offsets[s], offsets[s + 1]):
                 inside = max(0, min(at + units[i], stop) - max(at, start))
@@ -115,16 +118,17 @@ def source_of(documents: list[list[Item]], shard: int = 10_000) -> ToySource:
     return ToySource({"train": ToySplit(documents, bounds)})
 
 
-def plan_for(documents: list[list[Item]], seq_len: int, shard: int = 10_000, **more: Any) -> Plan:
-    return make_plan(source_of(documents, shard), "train", ToyLayout(), PlanSettings("toy", seq_len, **more))
+def plan_for(documents: list[list[Item]], seq_len: int, shard: int = 10_000, layout: Any = None, **more: Any) -> Plan:
+    wanted = PlanSettings("toy", seq_len, **more)
+    return make_plan(source_of(documents, shard), "train", layout or ToyLayout(), wanted)
 
 
-def drawn(seed: int, num: int = 60, most_text: int = 25) -> list[list[Item]]:
+def drawn(seed: int, num: int = 60, most_text: int = 25, sides: tuple[int, int] = (3, 4)) -> list[list[Item]]:
     """Documents of text with pictures of one of two sizes, some with sound: their rows have gaps."""
     rng = np.random.default_rng(seed)
     documents = []
     for _ in range(num):
-        size, items = int(rng.choice([3, 4])), []
+        size, items = int(rng.choice(sides)), []
         for _ in range(int(rng.integers(1, 4))):
             n = int(rng.integers(1, most_text))
             items.append(text(n, tuple(range(6, n, 6))))
