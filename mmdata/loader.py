@@ -44,6 +44,8 @@ class Loader:
     quarantine: records to leave out: {"source", "shard", "record", "from_step"}
     codecs: names of codecs whose ids come first, in this order, whether the data has them yet or not: a source that
         brings one of them later moves no id
+    split_share: most of the documents that would fit a row, as a share, that may be split so that rows are fuller
+    plan_version: 1, or 2, which pours pieces of long documents into gaps; 0: 1, or 2 where a share may be split
     threads, read_ahead: threads and batches of Grain's read-ahead; threads=0 reads in the caller's
     progress: told (source, windows done, windows) of each plan that is made, as none was cached
 
@@ -68,6 +70,8 @@ class Loader:
         window_shards: int = 2,
         group_windows: int = 5,
         too_long: str = "leave_out",
+        split_share: float = 0.0,
+        plan_version: int = 0,
         threads: int = 1,
         read_ahead: int = 2,
         progress: Callable[[str, int, int], None] | None = None,
@@ -93,6 +97,8 @@ class Loader:
             group_windows=group_windows,
             limits=dict(limits or {}),
             too_long=too_long,
+            split_share=split_share,
+            version=plan_version,
         )
         self.feeds = make_feeds(stages, split, seed, lambda source: self._plan_of(source, progress))
         self.quarantine = tuple(sorted(Quarantined.of(entry) for entry in quarantine))
