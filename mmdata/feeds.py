@@ -231,6 +231,21 @@ def open_stages(data: Any, batch_size: int | None) -> list[Opened]:
     return [_open(Stage(from_step=0, mixture=data, batch_size=batch_size), opened)]
 
 
+def as_folders(stages: Sequence[Opened]) -> Schedule:
+    """The same stages with their sources by folder, for another process: `open_stages` opens them."""
+    return Schedule(
+        [
+            Stage(
+                from_step=stage.from_step,
+                mixture=Mixture({name: source.folder for name, source in stage.sources.items()}, stage.weights),
+                batch_size=stage.batch_size,
+                max_epochs=dict[str, Any](stage.max_epochs),
+            )
+            for stage in stages
+        ]
+    )
+
+
 def codecs_of(stages: list[Opened], named: Sequence[str] = ()) -> tuple[CodecSpec, ...]:
     """The codecs of all sources, and of those `named` the shipped ones that no source has yet; UserError where one name
     stands for two different ones, or for none."""

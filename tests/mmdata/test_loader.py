@@ -331,6 +331,9 @@ def test_soft_items_come_from_kept_media_and_blocks_stay_apart(tmp_path: Path) -
     batch = loader.batch_at(0)
     assert batch.soft["image"].shape == (1, 70, 2, 2, 3) and batch.soft["audio"].shape == (1, 70, 5)
     assert batch.soft_index is not None and batch.blocks is not None
+    worked = Loader(folder, layout=tmp_path / "soft.toml", seq_len=70, batch_size=1, workers=1)
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(next(worked)), jax.tree.leaves(batch), strict=True))
+    worked.close()
     explained = loader.explain(0)
     assert len(explained) > 1
     for e in explained:
