@@ -30,21 +30,39 @@ def pick(sums, sources, bases, first, stride, width, num_steps):  # type: ignore
     each feed before the stage.
     """
     feed, number = np.empty(num_steps * width, np.int32), np.empty(num_steps * width, np.int64)
-    for i in range(num_steps * width):
-        k, t = len(sums) - 1, np.uint64(first + (i // width) * stride + i % width)
-        while k > 0:
-            a, total = sums[k - 1], sums[k]
-            if a != total:
-                rest = (t % total) * a
-                among = (t // total) * a + rest // total
-                if rest % total + a < total:  # the sources before k gain nothing at t: the row is source k's
-                    t -= among
+    counts, rests = np.empty(len(sums), np.int64), np.empty(len(sums), np.uint64)
+    for s in range(num_steps):
+        if s == 0 or width < stride:
+            _count(sums, first + s * stride, counts, rests)
+        for i in range(s * width, (s + 1) * width):
+            # A level's row t gains the sources before k one where t * a mod A + a reaches A: then the row is theirs.
+            k = len(sums) - 1
+            while k > 0:
+                rests[k] += sums[k - 1]
+                if rests[k] < sums[k]:
                     break
-                t = among
-            k -= 1
-        feed[i] = sources[k]
-        number[i] = bases[sources[k]] + np.int64(t)
+                rests[k] -= sums[k]
+                k -= 1
+            feed[i] = sources[k]
+            number[i] = bases[sources[k]] + counts[k]
+            counts[k] += 1
     return feed, number
+
+
+@_compiled
+def _count(sums, first, counts, rests):  # type: ignore[no-untyped-def]
+    """Into `counts`: the rows of each source among the first `first`; into `rests`: t * a mod A of each level."""
+    t = np.uint64(first)
+    for k in range(len(sums) - 1, 0, -1):
+        a, total = sums[k - 1], sums[k]
+        if total == 0:  # no source up to k has a weight, and so no row
+            counts[k] = rests[k] = 0
+            continue
+        rest = (t % total) * a
+        left = (t // total) * a + rest // total
+        counts[k], rests[k] = np.int64(t - left), rest % total
+        t = left
+    counts[0] = np.int64(t)
 
 
 @_compiled

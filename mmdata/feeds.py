@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
+from math import floor, inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Opened:
     batch_size: int
     sources: dict[str, Source]
     weights: dict[str, Fraction] | None
-    max_epochs: dict[str, Fraction]
+    caps: dict[str, Fraction | None]  # Stage.caps
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,14 @@ class Feed:
     source: Source
     plan: Plan
     order: Order
+
+
+class Refusal(NamedTuple):
+    """Where an epoch cap ends a run."""
+
+    step: int
+    feed: int
+    most: int  # rows of the feed that the cap allows
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,48 +134,54 @@ class Feeds:
 
     def cap(self, stage: int, feed: int) -> int | None:
         """The most rows of a feed that may have come by the end of a stage; None without a cap."""
-        opened = self.stages[stage]
-        for name, source in opened.sources.items():
-            if source.fingerprint == self.feeds[feed].source.fingerprint and name in opened.max_epochs:
-                return int(opened.max_epochs[name] * self.feeds[feed].order.num_rows)
-        return None
+        return self._most[stage].get(feed)
 
     def capped_at(self, step: int) -> int | None:
         """The first step from `step` on which an epoch cap refuses; None if none does."""
-        for number, refused in enumerate(self._refused):
-            if refused and number >= self.timeline.stage_at(step):
-                return max(step, refused[0])
+        for refused in self._refused[self.timeline.stage_at(step) :]:
+            if refused:
+                return max(step, refused.step)
         return None
 
     def check(self, last_step: int) -> None:
         """UserError if an epoch cap would be passed before `last_step`."""
         for number, refused in enumerate(self._refused):
-            if refused and refused[0] < last_step:
-                step, feed, cap = refused
+            if refused and refused.step < last_step:
                 following = self.timeline.stages[number + 1 :][:1]
                 end = min(last_step, following[0].from_step) if following else last_step
-                count = self.timeline.counts_in(number, end)[feed]
+                feed = self.feeds[refused.feed]
                 raise UserError(
-                    f"source {self.feeds[feed].name!r} would give {count} rows by step {end}, its max_epochs allow"
-                    f" {cap} ({self.feeds[feed].order.num_rows} an epoch), which step {step} passes: lower its weight,"
-                    " raise the cap, or stop earlier"
+                    f"source {feed.name!r} would give {self.timeline.counts_in(number, end)[refused.feed]} rows by step"
+                    f" {end}, its max_epochs allow {refused.most} ({feed.order.num_rows} an epoch), which step"
+                    f" {refused.step} passes: lower its weight, raise the cap, or stop earlier"
                 )
 
     @cached_property
-    def _refused(self) -> list[tuple[int, int, int] | None]:
-        """By stage: (first step that would pass a cap, feed, cap)."""
-        out: list[tuple[int, int, int] | None] = []
-        for number, (stage, bases) in enumerate(zip(self.timeline.stages, self.timeline.bases)):
-            following = self.timeline.stages[number + 1 :][:1]
+    def _most(self) -> list[dict[int, int]]:
+        """The caps of each stage: feed -> rows. Those of earlier stages hold on."""
+        numbers = {feed.source.fingerprint: number for number, feed in enumerate(self.feeds)}
+        caps: dict[int, Fraction | None] = {}
+        out = []
+        for stage in self.stages:
+            caps |= {numbers[stage.sources[name].fingerprint]: cap for name, cap in stage.caps.items()}
+            held = [(feed, cap * self.feeds[feed].order.num_rows) for feed, cap in caps.items() if cap is not None]
+            out.append({feed: floor(rows) for feed, rows in held})
+        return out
+
+    @cached_property
+    def _refused(self) -> list[Refusal | None]:
+        """The first step of each stage that would pass an epoch cap."""
+        out: list[Refusal | None] = []
+        ends = [*(stage.from_step for stage in self.timeline.stages[1:]), None]
+        for stage, bases, caps, end in zip(self.timeline.stages, self.timeline.bases, self._most, ends):
             found = []
             for k, feed in enumerate(stage.sources):
-                cap = self.cap(number, feed)
-                if cap is None or not stage.shares.weights[k]:
+                if feed not in caps or not stage.shares.weights[k]:
                     continue
-                t = stage.shares.place(k, max(cap - bases[feed], 0))
-                step = stage.from_step + t // stage.batch_size
-                if not following or step < following[0].from_step:
-                    found.append((step, feed, cap))
+                row = stage.shares.place(k, max(caps[feed] - bases[feed], 0))
+                step = stage.from_step + row // stage.batch_size
+                if end is None or step < end:
+                    found.append(Refusal(step, feed, caps[feed]))
             out.append(min(found, default=None))
         return out
 
@@ -192,23 +207,23 @@ class Feeds:
     def _refuse(self, number: int, first: int, end: int) -> None:
         """UserError if an epoch cap of a stage is passed before step `end`, the steps asked for begin at `first`."""
         refused = self._refused[number]
-        if refused and end > refused[0]:
-            step, feed, cap = refused
+        if refused and end > refused.step:
             raise UserError(
-                f"source {self.feeds[feed].name!r} has given all rows that its max_epochs allow ({cap}) at step"
-                f" {max(step, first)}: end the run, or append a stage without it"
+                f"source {self.feeds[refused.feed].name!r} has given all rows that its max_epochs allow"
+                f" ({refused.most}) at step {max(refused.step, first)}: end the run, or append a stage without it"
             )
 
     def _plan_rows(self, feed: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(epoch, plan row) int64 [m] of rows in the order of their steps, of feed int32 [m] (-1: -1) and int64 [m]."""
         by_feed = np.argsort(feed, kind="stable")
-        bounds = np.searchsorted(feed[by_feed], np.arange(len(self.feeds) + 1)).tolist()
+        bounds, numbers = np.searchsorted(feed[by_feed], np.arange(len(self.feeds) + 1)), numbers[by_feed]
         epochs, rows = np.full(len(feed), -1, np.int64), np.full(len(feed), -1, np.int64)
-        for number, (begin, end) in enumerate(pairwise(bounds)):
+        for number, (begin, end) in enumerate(pairwise(bounds.tolist())):
             if begin < end:
-                mine = by_feed[begin:end]
-                epochs[mine], rows[mine] = self.feeds[number].order.past(numbers[mine])
-        return epochs, rows
+                epochs[begin:end], rows[begin:end] = self.feeds[number].order.past(numbers[begin:end])
+        back = np.empty_like(by_feed)
+        back[by_feed] = np.arange(len(by_feed))
+        return epochs[back], rows[back]
 
 
 def open_stages(data: Any, batch_size: int | None) -> list[Opened]:
@@ -239,7 +254,7 @@ def as_folders(stages: Sequence[Opened]) -> Schedule:
                 from_step=stage.from_step,
                 mixture=Mixture({name: source.folder for name, source in stage.sources.items()}, stage.weights),
                 batch_size=stage.batch_size,
-                max_epochs=dict[str, Any](stage.max_epochs),
+                max_epochs={name: inf if cap is None else cap for name, cap in stage.caps.items()},  # type: ignore[misc]
             )
             for stage in stages
         ]
@@ -313,18 +328,35 @@ def make_feeds(stages: list[Opened], split: str, seed: int, plan_of: Callable[[S
 def _row_weights(feeds: list[Feed], names: list[str], stage: Opened, split: str) -> list[int]:
     rows = [feed.plan.num_rows for feed in feeds]
     if not sum(rows):
-        raise UserError(f"no source of {names} has a row in its {split} split: nothing to read")
+        has = "a sample that fits a row" if any(len(feed.source.splits[split]) for feed in feeds) else "a sample"
+        raise UserError(
+            f"no source of {names} has {has} in its {split} split: build from more documents, raise seq_len or limits,"
+            " or name another split"
+        )
     if split != "train":
         wanted = [stage.weights is None or stage.weights[name] > 0 for name in names]
         return [r if want else 0 for r, want in zip(rows, wanted)]
+    for name, feed in zip(names, feeds):
+        if not feed.plan.num_rows:
+            _refuse_empty(name, feed, None if stage.weights is None else stage.weights[name])
     if stage.weights is None:
         weights = [Fraction(feed.plan.num_tokens) for feed in feeds]
     else:
         weights = [stage.weights[name] for name in names]
-        for name, weight, count in zip(names, weights, rows):
-            if weight and not count:
-                raise UserError(f"source {name!r} has weight {weight} and no row in split {split}: give it weight 0")
-    return row_weights(weights, [feed.plan.num_tokens for feed in feeds], rows)
+    return row_weights(weights, [feed.plan.num_tokens for feed in feeds], rows, names)
+
+
+def _refuse_empty(name: str, feed: Feed, weight: Fraction | None) -> None:
+    """UserError where a source without a row has a share. By its tokens (weight None) one without samples has none, but
+    one whose samples all fit no row would be lost unseen."""
+    num, has = len(feed.source.splits["train"]), "no row" if weight is None else f"weight {weight} and no row"
+    if num and weight != 0:
+        raise UserError(
+            f"source {name!r} has {has}: none of its {num} train samples fits one of"
+            f" {feed.plan.settings.seq_len} tokens within its limits; raise seq_len or limits, or give it weight 0"
+        )
+    if weight:
+        raise UserError(f"source {name!r} has {has}: its train split is empty; give it weight 0")
 
 
 def _open(stage: Stage, opened: dict[Any, Source]) -> Opened:
@@ -342,5 +374,4 @@ def _open(stage: Stage, opened: dict[Any, Source]) -> Opened:
             raise UserError(f"{other!r} and {name!r} are the same source ({source.fingerprint[:12]}): name it once")
     given: Mapping[str, Any] | None = stage.mixture.weights
     weights = None if given is None else {name: exact(given[name], name) for name in sources}
-    caps = {name: exact(cap, name) for name, cap in (stage.max_epochs or {}).items()}
-    return Opened(stage.from_step, stage.batch_size, sources, weights, caps)
+    return Opened(int(stage.from_step), int(stage.batch_size), sources, weights, stage.caps)

@@ -59,7 +59,7 @@ class Filler:
         table = np.zeros((self.max_open, NUM_COLUMNS), np.int64)
         self._opened = _Opened(np.full(num, _NONE, np.int32), table, (None,) * self.max_open)
         plan = self.plan
-        self._plan = tuple(np.asarray(a) for a in (plan.rows, plan.sample, plan.start, plan.stop, plan.length))
+        self._plan = tuple(_read_only(a) for a in (plan.rows, plan.sample, plan.start, plan.stop, plan.length))
 
     def fill(self, batch: Batch, places: np.ndarray, left_out: np.ndarray, choose: Choose) -> np.ndarray:
         """Fill rows `places[:, 0]` of a batch (of any content) with the plan's rows `places[:, 1]`. Samples `left_out`
@@ -149,6 +149,13 @@ class _Shapes:
     def places(self, i: int) -> int:
         """Places of sample i of the shard."""
         return int(self._ends[i + 1] - self._ends[i])
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """The array, of one type whether it was just made or is mapped from a file: compiled code is made for one."""
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view
 
 
 def _arrays_of(batch: Batch) -> tuple[np.ndarray, ...]:

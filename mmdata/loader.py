@@ -7,7 +7,7 @@ change the order. Grain reads ahead: its source is random access over steps. Imp
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mmdata.errors import UserError
 from mmdata.explain import Explained, explain, steps_of
 from mmdata.feeds import Feeds, Located, as_folders, codecs_of, load_from, make_feeds, open_stages
 from mmdata.mixture import Mixture
-from mmdata.plan import PlanSettings, plan_of
+from mmdata.plan import Plan, PlanSettings, plan_of
 from mmdata.reading import Entry, Renderer
 from mmdata.report import report
 from mmdata.schedule import Schedule
@@ -51,6 +51,7 @@ class Loader:
     threads, workers, read_ahead: how batches are made ahead, which changes none of them: in threads of this process
         (by Grain), or in worker processes (mmdata/workers.py; threads then says nothing); with neither, each is made
         when it is asked for. read_ahead: how many batches; with workers at least 2 and at most 64 a worker
+    progress: told (source, windows done, windows) of each plan that is made, as none was cached
 
     >>> loader = Loader("runs/demo/data", seq_len=1024, batch_size=8)        # doctest: +SKIP
     >>> batch = next(loader); batch.tokens.shape                             # doctest: +SKIP
@@ -76,6 +77,7 @@ class Loader:
         threads: int = 1,
         workers: int = 0,
         read_ahead: int = 2,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self._given = {name: value for name, value in locals().items() if name != "self"}
         for name, value in (("threads", threads), ("workers", workers), ("read_ahead", read_ahead)):
@@ -103,7 +105,7 @@ class Loader:
             limits=dict(limits or {}),
             too_long=too_long,
         )
-        self.feeds = make_feeds(stages, split, seed, lambda source: plan_of(source, split, self.layout, self.settings))
+        self.feeds = make_feeds(stages, split, seed, lambda source: self._plan_of(source, progress))
         self.quarantine = tuple(sorted(Quarantined.of(entry) for entry in quarantine))
         self.renderer = Renderer(self.layout, seq_len, seed, split, self.feeds.feeds)
         self.renderer.leave_out(self.quarantine)
@@ -228,6 +230,10 @@ class Loader:
             self._block = found = step, self.feeds.locate(step, num, self.shard)
         return found[1].step(step - found[0])
 
+    def _plan_of(self, source: Source, progress: Callable[[str, int, int], None] | None) -> Plan:
+        told = partial(progress, source.name) if progress else None
+        return plan_of(source, self.split, self.layout, self.settings, told)
+
     def _state_at(self, step: int, quarantine: Sequence[Quarantined]) -> dict[str, Any]:
         feeds, stages = self.feeds.feeds, []
         for opened, stage in zip(self.feeds.stages, self.feeds.timeline.stages):
@@ -255,6 +261,7 @@ class Loader:
             "layout": self.layout,
             "codecs": (),
             "quarantine": self.quarantine,
+            "progress": None,
         }
         return _unpickled, ({**self._given, **now}, self.fingerprints, self.step)
 

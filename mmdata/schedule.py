@@ -10,34 +10,53 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from math import inf
+from numbers import Integral
 
 import numpy as np
 
 from mmdata.errors import UserError
-from mmdata.mixture import Mixture, Shares
+from mmdata.mixture import Mixture, Shares, exact
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """From `from_step` on, batches of `batch_size` rows (of all hosts together) from this mixture."""
+    """From `from_step` on, batches of `batch_size` rows (of all hosts together) from this mixture.
+
+    max_epochs: source name -> most epochs of it over the whole schedule, earlier stages counted. A cap holds from its
+        stage on, until a later stage gives another; `math.inf` lifts it
+    """
 
     from_step: int
     mixture: Mixture
     batch_size: int
-    max_epochs: Mapping[str, int | float] | None = None  # source name -> most epochs over the whole schedule
+    max_epochs: Mapping[str, int | float] | None = None
 
     def __post_init__(self) -> None:
-        if self.from_step < 0 or self.batch_size < 1:
-            raise UserError(
-                f"a stage has from_step {self.from_step} and batch_size {self.batch_size}: use from_step 0 or more,"
-                " batch_size 1 or more"
-            )
+        for name, least in (("from_step", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < least:
+                raise UserError(
+                    f"a stage has from_step {self.from_step} and batch_size {self.batch_size}: use whole numbers,"
+                    " from_step 0 or more, batch_size 1 or more"
+                )
         unknown = set(self.max_epochs or {}) - set(self.mixture.sources)
         if unknown:
             raise UserError(
                 f"max_epochs names {sorted(unknown)[0]!r}, which is no source of the stage from step {self.from_step};"
                 f" its sources are {sorted(self.mixture.sources)}"
             )
+        _ = self.caps  # refuses what is no number
+
+    @property
+    def caps(self) -> dict[str, Fraction | None]:
+        """`max_epochs` as exact numbers; None where a cap is lifted."""
+        given = self.max_epochs or {}
+        return {
+            name: None if isinstance(cap, float) and cap == inf else exact(cap, name, "max_epochs")
+            for name, cap in given.items()
+        }
 
 
 @dataclass(frozen=True, eq=False)

@@ -155,8 +155,11 @@ def load_run(path: Path, out: Path | None = None) -> Run:
     return Run(settings, file, sources, str(find(layout, "layout")) if layout.endswith(".toml") else layout)
 
 
-def make_loader(run: Run, split: str = "train", shard: tuple[int, int] = (0, 1), layout: Any = None) -> mmdata.Loader:
-    """The Loader of a run: its schedule for training, one epoch of all its sources for validation.
+def make_loader(
+    run: Run, split: str = "train", shard: tuple[int, int] = (0, 1), layout: Any = None, **more: Any
+) -> mmdata.Loader:
+    """The Loader of a run: its schedule for training, one epoch of all its sources for validation. `more`: other
+    arguments of the Loader (quarantine, progress).
 
     Validation takes the training Loader's bound `layout`: a source that has no validation rows would leave its codecs,
     and so their ids, out of a vocabulary of its own.
@@ -195,6 +198,7 @@ def make_loader(run: Run, split: str = "train", shard: tuple[int, int] = (0, 1),
         limits=settings.limits,
         split=split,
         codecs=settings.codecs,
+        **more,
     )
 
 
