@@ -157,7 +157,10 @@ class Loader:
     def source(self, start: int | None = None) -> StepSource:
         """The batches from step `start` on (None: the next one) as a random-access source, for
         `grain.MapDataset.source`: element i is this data shard's block of rows of step start + i."""
-        return StepSource(self, self.step if start is None else start)
+        start = self.step if start is None else start
+        if start != self.num_steps:
+            self.size_at(start)
+        return StepSource(self, start)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on with the next step: JSON in clear."""
