@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,17 @@ def test_orbax_saves_the_state_with_the_model_and_other_shards_restore_it(data: 
         part.close()
     with pytest.raises(UserError, match="seed is 0 in it and 1 here"):
         loader_of(data, seed=1).restore(found["loader"])
+
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "loading.md").read_text("utf-8")
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_an_example_of_the_page_on_loading_runs(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_toy_dataset(tmp_path / "runs" / "demo" / "data", {"web": 600})
+    monkeypatch.chdir(tmp_path)
+    exec(EXAMPLES[number], {})
+    assert capsys.readouterr().out
