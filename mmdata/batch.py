@@ -12,25 +12,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmdata.ring import ALIGNMENT
 from tokenizer.row import Row
-
-_PLAIN = tuple(
-    (name, np.dtype(dtype))
-    for name, dtype in (
-        ("tokens", "i4"),
-        ("targets", "i4"),
-        ("loss_weights", "f4"),
-        ("segment_ids", "i4"),
-        ("positions", "i4"),
-        ("kinds", "u1"),
-    )
-)
-_PLAIN_BYTES = sum(dtype.itemsize for _, dtype in _PLAIN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +44,74 @@ class Batch:
         return {name: value for name, value in fields.items() if value is not None and not _is_empty(value)}
 
 
+@dataclass(frozen=True)
+class BatchForm:
+    """What decides the shapes of a layout's batches, whatever rows they hold."""
+
+    seq_len: int
+    num_codebooks: int = 1
+    num_positions: int = 1
+    blocks: bool = False
+    soft: Mapping[str, tuple[tuple[int, ...], Any]] = field(default_factory=dict)  # shape [S, ...] and dtype, of a row
+
+    _places: dict[int, list[_Place]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def size_bytes(self, num_rows: int) -> int:
+        """Bytes that `batch_in` needs."""
+        return _aligned(self._lie(num_rows)[-1].stop)
+
+    def batch_in(self, memory: np.ndarray, num_rows: int) -> Batch:
+        """A batch whose arrays lie in `memory`, uint8 [size_bytes], of whatever content."""
+        arrays: dict[str, Any] = {}
+        soft: dict[str, np.ndarray] = {}
+        for name, shape, dtype, start, stop in self._lie(num_rows):
+            found = memory[start:stop].view(dtype).reshape(shape)
+            if name in self.soft:
+                soft[name] = found
+            else:
+                arrays[name] = found
+        return Batch(**arrays, soft=soft)
+
+    def _lie(self, num_rows: int) -> list[_Place]:
+        """Where each array lies in the memory of a batch."""
+        if num_rows not in self._places:
+            places: list[_Place] = []
+            for name, (shape, dtype) in self._shapes(num_rows).items():
+                start = _aligned(places[-1].stop) if places else 0
+                dtype = np.dtype(dtype)
+                places.append(_Place(name, shape, dtype, start, start + prod(shape) * dtype.itemsize))
+            self._places[num_rows] = places
+        return self._places[num_rows]
+
+    def _shapes(self, num_rows: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+        plain = (num_rows, self.seq_len)
+        ids = plain if self.num_codebooks == 1 else (*plain, self.num_codebooks)
+        positions = plain if self.num_positions == 1 else (num_rows, self.num_positions, self.seq_len)
+        found: dict[str, tuple[tuple[int, ...], Any]] = {
+            "tokens": (ids, np.int32),
+            "targets": (ids, np.int32),
+            "loss_weights": (ids, np.float32),
+            "segment_ids": (plain, np.int32),
+            "positions": (positions, np.int32),
+            "kinds": (plain, np.uint8),
+        }
+        if self.blocks:
+            found["blocks"] = plain, np.int32
+        if self.soft:
+            found["soft_index"] = plain, np.int32
+        return found | {name: ((num_rows, *shape), dtype) for name, (shape, dtype) in self.soft.items()}
+
+
+class _Place(NamedTuple):
+    """Where an array lies in the memory of a batch: bytes start:stop."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    start: int
+    stop: int
+
+
 def empty_batch(
     num_rows: int,
     seq_len: int,
@@ -66,35 +122,17 @@ def empty_batch(
     soft: Mapping[str, tuple[tuple[int, ...], Any]] | None = None,
 ) -> Batch:
     """A batch of padding, freshly allocated. `soft`: the shape [S, ...] and dtype of each soft array of a row."""
-    ids = (num_rows, seq_len) if num_codebooks == 1 else (num_rows, seq_len, num_codebooks)
-    positions = (num_rows, seq_len) if num_positions == 1 else (num_rows, num_positions, seq_len)
-    return Batch(
-        tokens=np.zeros(ids, np.int32),
-        targets=np.zeros(ids, np.int32),
-        loss_weights=np.zeros(ids, np.float32),
-        segment_ids=np.zeros((num_rows, seq_len), np.int32),
-        positions=np.zeros(positions, np.int32),
-        kinds=np.zeros((num_rows, seq_len), np.uint8),
-        blocks=np.zeros((num_rows, seq_len), np.int32) if blocks else None,
-        soft={name: np.zeros((num_rows, *shape), dtype) for name, (shape, dtype) in (soft or {}).items()},
-        soft_index=np.full((num_rows, seq_len), -1, np.int32) if soft else None,
-    )
+    form = BatchForm(seq_len, num_codebooks, num_positions, blocks, soft or {})
+    return clear(form.batch_in(np.empty(form.size_bytes(num_rows), np.uint8), num_rows))
 
 
-def batch_size_bytes(num_rows: int, seq_len: int) -> int:
-    """Bytes of the arrays of a plain batch: one id a place, one position, no soft vectors."""
-    return num_rows * seq_len * _PLAIN_BYTES + len(_PLAIN) * ALIGNMENT
-
-
-def batch_in(memory: np.ndarray, num_rows: int, seq_len: int) -> Batch:
-    """A plain batch whose arrays lie in `memory`, uint8 [batch_size_bytes], of whatever content."""
-    at = 0
-    arrays: dict[str, Any] = {}
-    for name, dtype in _PLAIN:
-        size = num_rows * seq_len * dtype.itemsize
-        arrays[name] = memory[at : at + size].view(dtype).reshape(num_rows, seq_len)
-        at += -(-size // ALIGNMENT) * ALIGNMENT
-    return Batch(**arrays)
+def clear(batch: Batch) -> Batch:
+    """The batch, made padding."""
+    for array in (*batch.soft.values(), *(a for a in batch.arrays().values() if isinstance(a, np.ndarray))):
+        array[:] = 0
+    if batch.soft_index is not None:
+        batch.soft_index[:] = -1
+    return batch
 
 
 def put_row(batch: Batch, b: int, rows: Iterable[tuple[int, Row]]) -> None:
@@ -136,6 +174,11 @@ def put_segment(batch: Batch, b: int, segment: int, start: int, row: Row) -> Non
 def _like(weights: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Loss weights [n] stand for each of K tokens."""
     return weights[:, None] if tokens.ndim > weights.ndim else weights
+
+
+def _aligned(stop: int) -> int:
+    """Where the array after one that ends at byte `stop` may begin."""
+    return -(-stop // ALIGNMENT) * ALIGNMENT
 
 
 def _is_empty(value: Any) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
-from math import floor
+from math import floor, inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -244,6 +244,21 @@ def open_stages(data: Any, batch_size: int | None) -> list[Opened]:
     if not isinstance(data, Mixture):
         raise UserError(f"a Loader reads a folder, a Dataset, a Mixture or a Schedule, not {type(data).__name__}")
     return [_open(Stage(from_step=0, mixture=data, batch_size=batch_size), opened)]
+
+
+def as_folders(stages: Sequence[Opened]) -> Schedule:
+    """The same stages with their sources by folder, for another process: `open_stages` opens them."""
+    return Schedule(
+        [
+            Stage(
+                from_step=stage.from_step,
+                mixture=Mixture({name: source.folder for name, source in stage.sources.items()}, stage.weights),
+                batch_size=stage.batch_size,
+                max_epochs={name: inf if cap is None else cap for name, cap in stage.caps.items()},  # type: ignore[misc]
+            )
+            for stage in stages
+        ]
+    )
 
 
 def codecs_of(stages: list[Opened], named: Sequence[str] = ()) -> tuple[CodecSpec, ...]:

@@ -6,16 +6,20 @@ change the order. Grain reads ahead: its source is random access over steps. Imp
 
 from __future__ import annotations
 
+import pickle
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from mmdata.batch import Batch
 from mmdata.dataset import Dataset, Source
 from mmdata.errors import UserError
 from mmdata.explain import Explained, explain, steps_of
-from mmdata.feeds import Located, codecs_of, load_from, make_feeds, open_stages
+from mmdata.feeds import Feeds, Located, as_folders, codecs_of, load_from, make_feeds, open_stages
 from mmdata.mixture import Mixture
 from mmdata.plan import Plan, PlanSettings, plan_of
 from mmdata.quarantine import LIMIT, BadRecords, Omitted, check_limit, log_entry, one_of_several
@@ -25,6 +29,7 @@ from mmdata.schedule import Schedule
 from mmdata.sharding import data_shard as data_shard
 from mmdata.shards import SPLITS
 from mmdata.state import Quarantined, check_same_past, make_state, merge_quarantine
+from mmdata.workers import Workers
 from tokenizer.codec import CodecSpec
 from tokenizer.layout import Layout, LayoutSpec, load_layout
 
@@ -50,7 +55,11 @@ class Loader:
     quarantine_limit: most records that may be left out; RunError beyond
     codecs: names of codecs whose ids come first, in this order, whether the data has them yet or not: a source that
         brings one of them later moves no id
-    threads, read_ahead: threads and batches of Grain's read-ahead; threads=0 reads in the caller's
+    split_share: most of the documents that would fit a row, as a share, that may be split so that rows are fuller
+    plan_version: 1, or 2, which pours pieces of long documents into gaps; 0: 1, or 2 where a share may be split
+    threads, workers, read_ahead: how batches are made ahead, which changes none of them: in threads of this process
+        (by Grain), or in worker processes (mmdata/workers.py; threads then says nothing); with neither, each is made
+        when it is asked for. read_ahead: how many batches; with workers at least 2 and at most 64 a worker
     progress: told (source, windows done, windows) of each plan that is made, as none was cached
 
     >>> loader = Loader("runs/demo/data", seq_len=1024, batch_size=8)        # doctest: +SKIP
@@ -74,12 +83,19 @@ class Loader:
         window_shards: int = 2,
         group_windows: int = 5,
         too_long: str = "leave_out",
+        split_share: float = 0.0,
+        plan_version: int = 0,
         threads: int = 1,
+        workers: int = 0,
         read_ahead: int = 2,
         on_bad_record: str | None = None,
         quarantine_limit: int = LIMIT,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
+        self._given = {name: value for name, value in locals().items() if name != "self"}
+        for name, value in (("threads", threads), ("workers", workers), ("read_ahead", read_ahead)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise UserError(f"{name} is {value!r}: use a whole number of 0 or more")
         if seq_len < 1:
             raise UserError(f"seq_len is {seq_len}: give the Loader the tokens of a row, for example seq_len=1024")
         if split not in SPLITS:
@@ -103,17 +119,20 @@ class Loader:
             group_windows=group_windows,
             limits=dict(limits or {}),
             too_long=too_long,
+            split_share=split_share,
+            version=plan_version,
         )
         self.feeds = make_feeds(stages, split, seed, lambda source: self._plan_of(source, progress))
         self.renderer = Renderer(self.layout, seq_len, seed, split, self.feeds.feeds)
         self.quarantine_limit = quarantine_limit
         self.quarantine: tuple[Quarantined, ...] = ()
         self._quarantine([Quarantined.of(entry) for entry in quarantine])
+        self._deciding = threading.Lock()
         self._raises = on_bad_record == "raise" or (on_bad_record is None and (self.shard[1] > 1 or one_of_several()))
-        self.threads, self.read_ahead = threads, read_ahead
+        self.threads, self.workers, self.read_ahead = threads, workers, read_ahead
         self.step = 0  # the next one
         self._block: tuple[int, Located] | None = None  # rows of a run of steps, from its first step on
-        self._ahead: Any = None  # Grain's iterator, from self.step on
+        self._ahead: _Threads | Workers | None = None
 
     @property
     def num_steps(self) -> int | None:
@@ -156,17 +175,27 @@ class Loader:
         """Leave records out from their steps on, as if they had been in `quarantine`: what all processes do alike once
         one of them has raised `BadRecords`. What was delivered of these steps is to be taken again (`seek`). Each new
         entry is a line in the log, unless `quietly`. RunError where more than `quarantine_limit` records are out."""
-        new = [entry for entry in map(Quarantined.of, entries) if entry not in self.quarantine]
-        if new:
-            self._quarantine([*self.quarantine, *new])
-            self.close()  # what was read ahead may hold them
-            for entry in [] if quietly else sorted(set(new)):
+        with self._deciding:  # batch_at may be called from threads
+            new = sorted(set(map(Quarantined.of, entries)) - set(self.quarantine))
+            if new:
+                self._quarantine([*self.quarantine, *new])
+            for entry in [] if quietly else new:
                 log_entry(self.feeds.feeds, self.split, entry)
+        if new:
+            self.close()  # what was made ahead may hold them, and worker processes know them not
 
-    def seek(self, step: int) -> None:
-        """Go on with any step."""
-        self.close()
-        self.step = step
+    def write_batch(self, step: int, memory: np.ndarray) -> None:
+        """`read` into the first bytes of `memory` (uint8), where the `batch_in` of `renderer.form` finds it."""
+        self.size_at(step)
+        self.renderer.batch(self._rows_of(step), step, memory)
+
+    def source(self, start: int | None = None) -> StepSource:
+        """The batches from step `start` on (None: the next one) as a random-access source, for
+        `grain.MapDataset.source`: element i is this data shard's block of rows of step start + i."""
+        start = self.step if start is None else start
+        if start != self.num_steps:
+            self.size_at(start)
+        return StepSource(self, start)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on with the next step: JSON in clear."""
@@ -176,8 +205,19 @@ class Loader:
         """Go on where `state` was taken. UserError, naming the first difference, where its past is not this one's."""
         step = state.get("step") if isinstance(state, Mapping) else None
         check_same_past(state, self._state_at(step if isinstance(step, int) else 0, ()))
-        self._quarantine(merge_quarantine(state, self.quarantine))
+        quarantine = merge_quarantine(state, self.quarantine)
+        if quarantine != self.quarantine:
+            self.close()
+            self._quarantine(quarantine)
         self.seek(state["step"])
+
+    def seek(self, step: int) -> None:
+        """Go on with any step; what is being made ahead is dropped."""
+        if step != self.num_steps:
+            self.size_at(step)
+        if self._ahead is not None:
+            self._ahead.drop()
+        self.step = step
 
     def check(self, last_step: int) -> None:
         """UserError if a source would pass its epoch cap before `last_step`."""
@@ -196,10 +236,15 @@ class Loader:
         return report(self)
 
     def close(self) -> None:
-        """Stop reading ahead; the Loader can still be used."""
+        """End the threads or processes that make batches ahead; the Loader can still be used."""
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and hasattr(ahead, "close"):
+        if ahead is not None:
             ahead.close()
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        return self._ahead.pids if isinstance(self._ahead, Workers) else []
 
     def size_at(self, step: int) -> int:
         """Rows of the global batch of a step; UserError where there is no such step."""
@@ -249,16 +294,10 @@ class Loader:
                 self.leave_out(error.entries)
 
     def _next(self) -> Batch:
-        """The batch of the next step, from what was read ahead."""
-        if self.threads < 1:
-            return self.read(self.step)
-        if self._ahead is None:
-            self._ahead = _read_ahead(self, self.step)
-        try:
-            return next(self._ahead)
-        except BaseException:  # a bad record, Ctrl-C: Grain has passed that step, so read ahead from it afresh
-            self.close()
-            raise
+        """The batch of the next step, from what was made ahead."""
+        if self._ahead is None and (self.workers or self.threads):
+            self._ahead = self._start_workers() if self.workers else _Threads(self)
+        return self._ahead.batch(self.step) if self._ahead else self.read(self.step)
 
     def _quarantine(self, entries: Sequence[Quarantined]) -> None:
         left_out = Omitted(self.feeds.feeds, self.split, entries)
@@ -266,31 +305,99 @@ class Loader:
         self.renderer.left_out = left_out
         self.quarantine = tuple(sorted(set(entries)))
 
+    def _start_workers(self) -> Workers:
+        stages, of = [stage.batch_size for stage in self.feeds.stages], self.shard[1]
+        rows = partial(_rows_at, self.feeds, of)  # not of the Loader, which ends its workers when nothing refers to it
+        loader = pickle.dumps(self)
+        return Workers(
+            loader, self.workers, self.read_ahead, self.renderer.form, rows, max(stages) // of, self.num_steps
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process, which opens the same folders."""
+        now = {
+            "data": as_folders(self.feeds.stages),
+            "batch_size": None,
+            "layout": self.layout,
+            "codecs": (),
+            "quarantine": self.quarantine,
+            "on_bad_record": self._given["on_bad_record"] or "raise",
+            "progress": None,
+        }
+        return _unpickled, ({**self._given, **now}, self.fingerprints, self.step)
+
     def __repr__(self) -> str:
         return f"Loader({list(self.fingerprints)}, split={self.split!r}, seq_len={self.seq_len}, step={self.step})"
 
 
-class _Steps:
-    """The random-access source which Grain reads: element i is the batch of step start + i."""
+class StepSource:
+    """A random-access source for Grain: element i is the batch of step start + i."""
 
-    def __init__(self, loader: Loader, start: int) -> None:
-        self._loader, self._start = loader, start
+    def __init__(self, loader: Loader, start: int, decides: bool = True) -> None:
+        """`decides`: whether the Loader may leave out what cannot be read."""
+        self._loader, self.start = loader, start
+        self._read = loader.batch_at if decides else loader.read
 
     def __len__(self) -> int:
-        return (self._loader.num_steps or _FOREVER) - self._start
+        return (self._loader.num_steps or _FOREVER) - self.start
 
     def __getitem__(self, i: int) -> Batch:
-        return self._loader.read(self._start + int(i))
+        return self._read(self.start + int(i))
 
     def __repr__(self) -> str:
-        return f"mmdata.Loader from step {self._start}"
+        return f"StepSource({self._loader!r}, start={self.start})"
 
 
-def _read_ahead(loader: Loader, start: int) -> Iterator[Batch]:
+class _Threads:
+    """Grain's read-ahead, in threads of this process."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._iterator: Any = None  # from step `_next` on
+        self._next = -1
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, while those after it are made; an exception that it raised."""
+        if self._iterator is None or step != self._next:
+            self.drop()
+            source = StepSource(self._loader, step, decides=False)
+            self._iterator = _grain_iterator(source, self._loader.threads, self._loader.read_ahead)
+        try:
+            batch: Batch = next(self._iterator)
+        except BaseException:  # a bad record, Ctrl-C: Grain has passed that step, so read ahead from it afresh
+            self.drop()
+            raise
+        self._next = step + 1
+        return batch
+
+    def drop(self) -> None:
+        """Make none of the steps that are not begun."""
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None and hasattr(iterator, "close"):
+            iterator.close()
+
+    close = drop
+
+
+def _grain_iterator(source: StepSource, threads: int, read_ahead: int) -> Any:
     import grain
 
-    options = grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=max(loader.read_ahead, loader.threads))
-    return iter(grain.MapDataset.source(_Steps(loader, start)).to_iter_dataset(options))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(read_ahead, threads))
+    return iter(grain.MapDataset.source(source).to_iter_dataset(options))
+
+
+def _rows_at(feeds: Feeds, of: int, step: int) -> int:
+    """Rows of one of `of` data shards of a step's batch."""
+    return feeds.stages[feeds.timeline.stage_at(step)].batch_size // of
+
+
+def _unpickled(arguments: dict[str, Any], fingerprints: dict[str, str], step: int) -> Loader:
+    loader = Loader(**arguments)
+    if loader.fingerprints != fingerprints:
+        name = next(n for n in fingerprints if loader.fingerprints.get(n) != fingerprints[n])
+        raise UserError(f"source {name!r} is not what it was when the Loader was made: its folder has been built anew")
+    loader.step = step
+    return loader
 
 
 def _check_codecs(layout: Layout, codecs: Sequence[CodecSpec]) -> None:

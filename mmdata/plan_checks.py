@@ -14,8 +14,9 @@ import numpy as np
 
 from mmdata.checks import Found
 from mmdata.dataset import Source, Split
-from mmdata.pieces import Packable, costs_of, places_of
-from mmdata.plan import Plan, limits_of, read_plan
+from mmdata.pieces import Packable, Pieces, places_of
+from mmdata.plan import Plan, read_plan
+from mmdata.plan_windows import limits_of, window_edges
 from tokenizer.codec import CodecSpec
 from tokenizer.codecs import load_codec
 from tokenizer.layout import Layout, load_layout, shipped_layouts
@@ -42,7 +43,7 @@ def check_plan(source: Source, path: Path, codecs: Sequence[Sequence[CodecSpec]]
 
 def _plan_problems(plan: Plan, source: Source, layout: Layout | None) -> Iterator[str]:
     data = source.splits[plan.split]
-    edges = _window_edges(data, plan.settings.window_shards)
+    edges = window_edges(data, plan.settings)
     if broken := list(_broken_arrays(plan, len(edges) - 1)):
         yield from broken
         return  # nothing can be looked up in it
@@ -53,12 +54,6 @@ def _plan_problems(plan: Plan, source: Source, layout: Layout | None) -> Iterato
     for window, (first, last) in enumerate(zip(edges.tolist(), edges[1:].tolist())):
         for what in _window_problems(plan, window, data, first, last, source, layout):
             yield f"window {window}: {what}"
-
-
-def _window_edges(data: Split, window_shards: int) -> np.ndarray:  # int64 [w+1]
-    """First sample of each window of whole shards, and the number of samples."""
-    bounds = np.asarray(data.shard_bounds, np.int64)
-    return np.append(bounds[:-1:window_shards], bounds[-1]) if len(bounds) > 1 else np.zeros(1, np.int64)
 
 
 def _broken_arrays(plan: Plan, num_windows: int) -> Iterator[str]:
@@ -76,92 +71,79 @@ def _broken_arrays(plan: Plan, num_windows: int) -> Iterator[str]:
 def _window_problems(
     plan: Plan, window: int, data: Split, first: int, last: int, source: Source, layout: Layout | None
 ) -> Iterator[str]:
+    """Of the window of samples first:last."""
     rows = plan.rows[plan.windows[window] : plan.windows[window + 1] + 1]
     entries = slice(int(rows[0]), int(rows[-1]))
-    sample, start, stop, length = (
-        getattr(plan, name)[entries].astype(np.int64) for name in ("sample", "start", "stop", "length")
-    )
-    sample = sample - first
+    pieces = Pieces(plan.sample[entries] - first, plan.start[entries], plan.stop[entries], plan.length[entries])
     row = np.repeat(np.arange(len(rows) - 1), np.diff(rows))
-    if (outside := (sample < 0) | (sample >= last - first)).any():
-        yield f"{outside.sum()} entries of samples outside its shards, the first of sample {sample[outside][0] + first}"
-        return
     table = data.item_table(first, last)
     places = places_of(table)
-    if (outside := (start < 0) | (start >= stop) | (stop > places[sample])).any():
-        e = int(np.flatnonzero(outside)[0])
-        yield (
-            f"{outside.sum()} entries outside their sample, the first places {start[e]}:{stop[e]} of sample"
-            f" {sample[e] + first}, which has {places[sample[e]]}"
-        )
-        return
-    filled = np.bincount(row, length, minlength=len(rows) - 1)
+    if broken := list(_broken_pieces(pieces, places, first)):
+        yield from broken
+        return  # nothing can be measured
+    filled = np.bincount(row, pieces.length, minlength=len(rows) - 1)
     if (over := (filled > plan.settings.capacity) | (filled <= 0)).any():
-        r = int(np.flatnonzero(over)[0])
-        capacity = plan.settings.capacity
+        r, capacity = int(np.flatnonzero(over)[0]), plan.settings.capacity
         yield f"{over.sum()} rows are empty or over {capacity} tokens, the first row {r} with {filled[r]:.0f}"
-    order = np.lexsort((start, sample))
-    sample, start, stop, length, row = (a[order] for a in (sample, start, stop, length, row))
-    same = np.flatnonzero(sample[1:] == sample[:-1])
-    if (twice := same[start[same + 1] < stop[same]]).size:
-        yield f"{twice.size} places come twice, the first of sample {sample[twice[0]] + first}"
-        return
     if layout is not None and len(table):
         rates = {codec.name: codec.rate for codec in source.codecs}
-        window_of = Packable(table, layout, plan.settings.capacity, limits_of(plan.settings), rates)
-        yield from _measured_problems(window_of, first, places, sample, start, stop, length, row)
+        packable = Packable(table, layout, plan.settings.capacity, limits_of(plan.settings), rates)
+        yield from _measured_problems(packable, pieces, row, places, first)
+
+
+def _broken_pieces(pieces: Pieces, places: np.ndarray, first: int) -> Iterator[str]:
+    """Of samples that are not the window's, of places that the samples have not, or of places that come twice."""
+    if (outside := (pieces.sample < 0) | (pieces.sample >= len(places))).any():
+        named = pieces.sample[outside][0] + first
+        yield f"{outside.sum()} entries of samples outside its shards, the first of sample {named}"
+        return
+    outside = (pieces.start < 0) | (pieces.start >= pieces.stop) | (pieces.stop > places[pieces.sample])
+    if outside.any():
+        has = places[pieces.sample[outside][0]]
+        yield f"{outside.sum()} entries outside their sample, {_first(pieces[outside], first)}, which has {has}"
+        return
+    ordered = pieces[pieces.order()]
+    same = np.flatnonzero(ordered.sample[1:] == ordered.sample[:-1])
+    twice = same[ordered.start[same + 1] < ordered.stop[same]] + 1
+    if twice.size:
+        yield f"{twice.size} entries have places that come twice, {_first(ordered[twice], first)}"
 
 
 def _measured_problems(
-    window: Packable,
-    first: int,
-    places: np.ndarray,
-    sample: np.ndarray,
-    start: np.ndarray,
-    stop: np.ndarray,
-    length: np.ndarray,
-    row: np.ndarray,
+    window: Packable, pieces: Pieces, row: np.ndarray, places: np.ndarray, first: int
 ) -> Iterator[str]:
-    """Entries, ordered by (sample, start), against what their layout says: their lengths, the limits of a row, and that
-    whatever is in no row fits none."""
-    if len(sample):
-        measured, _ = window.measure(sample, start, stop)
-        if (wrong := np.flatnonzero(measured != length)).size:
-            e = wrong[0]
-            yield (
-                f"{wrong.size} entries of another length than the layout's, the first {length[e]} for {measured[e]} of"
-                f" sample {sample[e] + first}"
-            )
-        costs, _ = costs_of(window.layout, window.table, sample, start, stop, window.rates)
-        sums = np.zeros((int(row.max()) + 1, costs.shape[1]), np.int64)
-        np.add.at(sums, row, costs)
-        if (over := (sums > window.limits).any(axis=1)).any():
-            r = np.flatnonzero(over)[0]
-            yield f"{over.sum()} rows over the limits of images, frames or sound, the first row {r}"
-    gap_sample, gap_start, gap_stop = _gaps(places, sample, start, stop)
-    if len(gap_sample):
-        measured, fits = window.measure(gap_sample, gap_start, gap_stop)
-        if (lost := np.flatnonzero(fits & (measured > 0))).size:
-            g = lost[0]
-            yield (
-                f"{lost.size} stretches are in no row although they fit one, the first places"
-                f" {gap_start[g]}:{gap_stop[g]} of sample {gap_sample[g] + first}"
-            )
+    """What the layout says of lengths, of the limits of a row, and of what is in no row, which must fit none."""
+    lengths, costs = window.measure(window.table, pieces.sample, pieces.start, pieces.stop)
+    if (wrong := lengths != pieces.length).any():
+        yield (
+            f"{wrong.sum()} entries of another length than the layout's, {_first(pieces[wrong], first)}:"
+            f" {pieces.length[wrong][0]} for {lengths[wrong][0]}"
+        )
+    sums = np.zeros((int(row.max(initial=-1)) + 1, costs.shape[1]), np.int64)
+    np.add.at(sums, row, costs)
+    if (over := (sums > window.most).any(axis=1)).any():
+        named = np.flatnonzero(over)[0]
+        yield f"{over.sum()} rows over the limits of images, frames or sound, the first row {named}"
+    gaps = _gaps(pieces, places)
+    lengths, costs = window.measure(window.table, gaps.sample, gaps.start, gaps.stop)
+    if (lost := window.fits(lengths, costs) & (lengths > 0)).any():
+        yield f"{lost.sum()} stretches are in no row although they fit one, {_first(gaps[lost], first)}"
 
 
-def _gaps(
-    places: np.ndarray, sample: np.ndarray, start: np.ndarray, stop: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(sample, start, stop) of every stretch of places in no entry; entries ordered by (sample, start)."""
-    all_samples = np.arange(len(places))
+def _gaps(pieces: Pieces, places: np.ndarray) -> Pieces:
+    """Every stretch of places that is in no piece, of length 0."""
+    samples, none = np.arange(len(places)), np.zeros(len(places))
     # A piece of nothing at either end of each sample, so that a gap lies between two neighbours.
-    samples = np.concatenate([sample, all_samples, all_samples])
-    starts = np.concatenate([start, np.zeros_like(places), places])
-    stops = np.concatenate([stop, np.zeros_like(places), places])
-    order = np.lexsort((stops, starts, samples))
-    samples, starts, stops = samples[order], starts[order], stops[order]
-    gap = np.flatnonzero((samples[1:] == samples[:-1]) & (starts[1:] > stops[:-1]))
-    return samples[gap], stops[gap], starts[gap + 1]
+    ends = [Pieces.of(samples, none, none, none), Pieces.of(samples, places, places, none)]
+    all_ = Pieces.joined([pieces, *ends])
+    all_ = all_[np.lexsort((all_.stop, all_.start, all_.sample))]
+    gap = np.flatnonzero((all_.sample[1:] == all_.sample[:-1]) & (all_.start[1:] > all_.stop[:-1]))
+    return Pieces(all_.sample[gap], all_.stop[gap], all_.start[gap + 1], np.zeros(len(gap), np.int32))
+
+
+def _first(pieces: Pieces, first: int) -> str:
+    """The first of some pieces, in words; sample 0 of the window is sample `first`."""
+    return f"the first places {pieces.start[0]}:{pieces.stop[0]} of sample {pieces.sample[0] + first}"
 
 
 def _layout_of(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmdata.batch import Batch, batch_in, batch_size_bytes, empty_batch, put_row, put_segment
+from mmdata.batch import Batch, BatchForm, clear, put_row, put_segment
 from mmdata.dataset import Source
 from mmdata.errors import DamagedRecord, RunError, UserError
 from mmdata.feeds import Feed, Located
@@ -65,14 +65,18 @@ class Renderer:
     def __init__(self, layout: Layout, seq_len: int, seed: int, split: str, feeds: Sequence[Feed]) -> None:
         self.layout, self.seq_len, self.seed, self.split = layout, seq_len, seed, split
         self.feeds = feeds
+        self.form = BatchForm(
+            seq_len, layout.num_streams, layout.num_positions, layout.needs_blocks, _soft_arrays(layout, seq_len)
+        )
         self._programs = programs = Programs(layout)
         self._fillers = [Filler(f.source.splits[split], f.plan, programs) for f in feeds] if programs.plain else []
         self._rings: dict[int, Ring] = {}  # by rows of a batch
         self.left_out = Omitted(feeds, split, ())  # what becomes padding
 
-    def batch(self, rows: Located, step: int) -> Batch:
-        """The rows as a batch; an entry left out, and what a choice removed, is padding."""
-        return self._filled(rows, step) if self._fillers else self._rendered(rows, step)
+    def batch(self, rows: Located, step: int, memory: np.ndarray | None = None) -> Batch:
+        """The rows as a batch; an entry left out, and what a choice removed, is padding. Written into `memory`, uint8
+        [form.size_bytes], where it is given."""
+        return self._filled(rows, step, memory) if self._fillers else self._rendered(rows, step, memory)
 
     def pieces(self, entries: list[Entry], step: int) -> Iterator[tuple[int, Piece]]:
         """(segment id, piece) of one row."""
@@ -85,12 +89,17 @@ class Renderer:
             for feed, epoch, row in zip(rows.feed.tolist(), rows.epoch.tolist(), rows.row.tolist())
         ]
 
-    def _filled(self, rows: Located, step: int) -> Batch:
+    def _batch_in(self, memory: np.ndarray | None, num_rows: int) -> Batch:
+        """A batch of whatever content."""
+        if memory is None:
+            if num_rows not in self._rings:
+                self._rings[num_rows] = Ring(self.form.size_bytes(num_rows))
+            memory = self._rings[num_rows].take()
+        return self.form.batch_in(memory, num_rows)
+
+    def _filled(self, rows: Located, step: int, memory: np.ndarray | None = None) -> Batch:
         """By compiled code, and what that leaves one by one: layouts whose items do not look at one another."""
-        num = len(rows.feed)
-        if num not in self._rings:
-            self._rings[num] = Ring(batch_size_bytes(num, self.seq_len))
-        batch = batch_in(self._rings[num].take(), num, self.seq_len)
+        batch = self._batch_in(memory, len(rows.feed))
         for feed in np.unique(rows.feed).tolist():
             mine = np.flatnonzero(rows.feed == feed)
             if feed < 0:
@@ -129,16 +138,9 @@ class Renderer:
         for (b, segment, _, column, _), piece in zip(todo.tolist(), self._render(entries, step), strict=True):
             put_segment(batch, b, segment, column, piece.row)
 
-    def _rendered(self, rows: Located, step: int) -> Batch:
+    def _rendered(self, rows: Located, step: int, memory: np.ndarray | None = None) -> Batch:
         """Entry by entry: layouts with soft vectors, blocks, parallel streams, turns ..."""
-        batch = empty_batch(
-            len(rows.feed),
-            self.seq_len,
-            num_codebooks=self.layout.num_streams,
-            num_positions=self.layout.num_positions,
-            blocks=self.layout.needs_blocks,
-            soft=_soft_arrays(self.layout, self.seq_len),
-        )
+        batch = clear(self._batch_in(memory, len(rows.feed)))
         for b, entries in enumerate(self.entries(rows)):
             put_row(batch, b, [(piece.entry.column, piece.row) for piece in self._render(entries, step)])
         return batch

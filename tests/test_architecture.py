@@ -26,7 +26,7 @@ HOMES = {
     "pysubs2": ("pipelines/ingest/",),
     "typer": ("pipelines/cli.py",),
     "click": ("pipelines/cli.py",),
-    "grain": ("mmdata/loader.py", "mmdata/reading.py"),
+    "grain": ("mmdata/loader.py", "mmdata/testing.py"),
     "array_record": ("mmdata/shards.py", "mmdata/media.py"),
     "tensorflow_datasets": ("mmdata/",),
     "sentencepiece": ("tokenizer/text.py", "pipelines/fit/text.py"),

@@ -331,6 +331,9 @@ def test_soft_items_come_from_kept_media_and_blocks_stay_apart(tmp_path: Path) -
     batch = loader.batch_at(0)
     assert batch.soft["image"].shape == (1, 70, 2, 2, 3) and batch.soft["audio"].shape == (1, 70, 5)
     assert batch.soft_index is not None and batch.blocks is not None
+    worked = Loader(folder, layout=tmp_path / "soft.toml", seq_len=70, batch_size=1, workers=1)
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(next(worked)), jax.tree.leaves(batch), strict=True))
+    worked.close()
     explained = loader.explain(0)
     assert len(explained) > 1
     for e in explained:
@@ -400,47 +403,3 @@ def test_wrong_arguments_are_refused_in_one_line_with_the_fix(data: Path, tmp_pa
         loader_of(Schedule([Stage(0, a, 8), Stage(5, b, 8)]), batch_size=None)
     with pytest.raises(UserError, match="the same source"):
         loader_of(Mixture({"a": data / "web", "b": data / "web"}))
-
-
-class _Device:
-    """Enough of a device for a mesh."""
-
-    def __init__(self, number: int) -> None:
-        self.id = number
-
-
-@pytest.mark.parametrize(
-    "per_process, expected",
-    [
-        (1, {0: (0, 4), 1: (0, 4), 2: (1, 4), 7: (3, 4)}),
-        (2, {0: (0, 4), 1: (1, 4), 3: (3, 4)}),
-        (4, {0: (0, 2), 1: (1, 2)}),
-    ],
-)
-def test_data_shards_follow_the_mesh(per_process: int, expected: dict[int, tuple[int, int]]) -> None:
-    code = f"""
-import os
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-os.environ["JAX_PLATFORMS"] = "cpu"
-import jax, numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from mmdata.sharding import data_shard
-mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
-sharding = NamedSharding(mesh, P(("data", "fsdp"), None))
-assert data_shard(sharding) == (0, 1)
-of = lambda device: device.id // {per_process}
-for process, shard in {expected}.items():
-    assert data_shard(sharding, process, of) == shard, (process, data_shard(sharding, process, of))
-assert data_shard(NamedSharding(mesh, P()), 1, of) == (0, 1)
-try:
-    data_shard(sharding, 0, lambda device: device.id // 2 % 2)  # parts 0 and 2 in one process
-except ValueError as error:
-    assert "neighbouring" in str(error)
-else:
-    raise AssertionError
-"""
-    import subprocess
-    import sys
-
-    root = Path(__file__).resolve().parents[2]
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

@@ -331,7 +331,7 @@ def test_a_plan_that_is_not_one_is_named(planned: Path, tmp_path: Path) -> None:
         (no_source, "entries of samples outside its shards, the first of sample 10000"),
         (outside, "entries outside their sample, the first places"),
         (backwards, "entries outside their sample"),
-        (twice, "places come twice"),
+        (twice, "entries have places that come twice"),
         (too_full, "rows are empty or over 128 tokens"),
         (longer, "entries of another length than the layout's"),
         (shorter, "are in no row although they fit one"),
