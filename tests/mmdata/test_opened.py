@@ -110,6 +110,38 @@ def test_a_shard_is_hashed_once_and_again_when_its_file_has_changed(
     assert shards[0].mapped is None and len(hashed) == 3  # looked at once more
 
 
+def test_a_walk_over_a_damaged_header_ends(source: Path) -> None:
+    """A size of 2^62 bytes is not walked block by block."""
+    import mmdata
+
+    split = mmdata.open(source)["web"].train
+    data = np.fromfile(source / split.shards[0].file, np.uint8)
+    start = data.tobytes().index(split.read_records([20])[0])
+    found = set()
+    for byte in range(start - 48, start):
+        damaged = data.copy()
+        damaged[byte] = 0x7F
+        try:
+            find_records(damaged, len(split))
+        except ValueError as error:
+            found.add(str(error).split()[0])
+    assert "20" in found
+
+
+def test_a_whole_record_of_another_content_is_found_by_its_digest(source: Path, tmp_path: Path) -> None:
+    """Which the chunks' own hashes cannot see: a file of another build."""
+    import mmdata
+
+    split = mmdata.open(source)["web"].train
+    info, catalog = split.shards[0], source / split.shards[0].catalog
+    records = split.read_records(range(len(split)))
+    write_records(tmp_path / "file", [*records[:7], records[7][:-1] + b"?", *records[8:]])
+    shard = open_shard(tmp_path / "file", catalog, info)
+    assert shard.read([6, 8, 9]) == [records[6], *records[8:10]]
+    with pytest.raises(DamagedRecord, match=r"record 7 .*its digest is not the catalog's"):
+        shard.read([6, 7])
+
+
 def test_records_are_found_without_the_end_of_the_file_that_lists_them(source: Path, tmp_path: Path) -> None:
     import mmdata
 

@@ -143,13 +143,15 @@ def test_a_shard_of_which_nothing_can_be_read_is_one_entry(
     else:
         path.write_bytes({"cut": data[: spans_of(copy)[2][6].start], "empty": b"", "nonsense": bytes(len(data))}[harm])
     plain, loader = loader_of(whole), loader_of(copy)
-    with caplog.at_level(logging.WARNING, "mmdata"):
-        batches = [next(loader) for _ in range(STEPS)]
+    batches = [next(loader) for _ in range(STEPS)]
     (entry,) = loader.state()["quarantine"]
     assert entry["shard"] == path.name and entry["record"] == -1
     split = plain.feeds.feeds[0].source.train
     lost = range(*split.shard_bounds[2:4].tolist())
-    (line,) = [record.getMessage() for record in caplog.records]
+    explained = loader_of(copy, threads=0)  # which reads samples one by one
+    explained.explain(entry["from_step"])
+    assert explained.state()["quarantine"] == [entry]
+    (line, _) = [record.getMessage() for record in caplog.records]
     said = f"source web, shard {path.name}, all {len(lost)} records"
     assert line.startswith(f"left out from step {entry['from_step']} on: {said}")
     gone = {row["id"] for row in split.catalog(["id"], lost.start, lost.stop).to_pylist()}
@@ -202,10 +204,10 @@ def test_all_batches_agree_with_batch_at_whatever_was_read_ahead(threads: int, w
     for step in range(3 * STEPS):
         if step in (2, 9):
             flip(shards(copy)[step % 4], 8 * spans[step % 4][3].start + 77)
-            for feed in loader.feeds.feeds:  # a file that is open stays as it was; let all be opened again
-                feed.source.train.opened.__setstate__(feed.source.train.opened.__getstate__())
-                for filler in loader.renderer._fillers:
-                    filler.__post_init__()
+        for feed in loader.feeds.feeds:  # a file that is open stays as it was; let all be opened again
+            feed.source.train.opened.__setstate__(feed.source.train.opened.__getstate__())
+        for filler in loader.renderer._fillers:
+            filler.__post_init__()
         batches.append(next(loader))
     loader.close()
     assert len(loader.quarantine) == 2 and all(entry.from_step >= 2 for entry in loader.quarantine)
@@ -216,6 +218,44 @@ def test_all_batches_agree_with_batch_at_whatever_was_read_ahead(threads: int, w
         for step in range(2 * STEPS):
             loader.batch_at(step)
     assert loader.quarantine == again.quarantine
+
+
+@pytest.mark.parametrize("ahead", [{"threads": 0}, {"threads": 2, "read_ahead": 6}, {"workers": 2, "read_ahead": 6}])
+def test_what_was_made_ahead_is_thrown_away_when_something_is_left_out(ahead: dict[str, int], whole: Path) -> None:
+    """As where another process has found it, or batch_at."""
+    loader, plain = loader_of(whole, **ahead), loader_of(whole, threads=0)
+    for _ in range(3):
+        next(loader)
+    split = plain.feeds.feeds[0].source.train
+    target = plain.explain(3)[0]
+    shard = int(np.searchsorted(split.shard_bounds, target.sample, "right")) - 1
+    record = target.sample - int(split.shard_bounds[shard])
+    entry = {"source": "web", "shard": split.shards[shard].file, "record": record, "from_step": 3}
+    loader.leave_out([entry])
+    for step in range(3, STEPS):
+        assert_only_gone(next(loader), plain.batch_at(step), columns_of(plain, step, {target.id}))
+    loader.seek(3)
+    assert_only_gone(next(loader), plain.batch_at(3), columns_of(plain, 3, {target.id}))
+    loader.close()
+
+
+def test_worker_processes_find_what_this_one_leaves_out(
+    whole: Path, copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for shard in (1, 2):
+        flip(shards(copy)[shard], 8 * spans_of(whole)[shard][3].start + 99)
+    alone, loader = loader_of(copy, threads=0), loader_of(copy, workers=2, read_ahead=5)
+    batches = [next(alone) for _ in range(STEPS)]
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "mmdata"):
+        assert all(same(next(loader), batch) for batch in batches)
+    loader.close()
+    assert loader.quarantine == alone.quarantine and len(caplog.records) == len(loader.quarantine) == 2
+    # Elsewhere, as in worker processes of Grain's own, nobody would learn of it.
+    elsewhere = pickle.loads(pickle.dumps(loader_of(copy, threads=0)))
+    with pytest.raises(BadRecords):
+        for _ in range(STEPS):
+            next(elsewhere)
 
 
 def test_a_resume_over_healthy_files_gives_the_batches_of_before(whole: Path, copy: Path) -> None:

@@ -45,6 +45,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_toy_dataset(tmp_path_factory.mktemp("planned"))
     for split in ("train", "validation"):
         mmdata.Loader(folder, seq_len=128, batch_size=2, split=split, limits={"images": 2})
+    mmdata.Loader(folder, seq_len=128, batch_size=2, split_share=0.3)
     return folder
 
 
@@ -82,7 +83,7 @@ def test_verify_is_content_with_what_was_written(folder: Path) -> None:
 def test_plans_of_a_known_layout_are_measured_and_of_others_only_their_arrays(planned: Path) -> None:
     report = verify(planned)
     assert report.ok, report.problems
-    assert report.checked["plans"] == 4 and report.checked["entries_measured"] == report.checked["entries"] > 100
+    assert report.checked["plans"] == 6 and report.checked["entries_measured"] == report.checked["entries"] > 100
     own = planned / "own.toml"
     own.write_text((Path(mmdata.__file__).parents[1] / "tokenizer/layouts/mmdata.toml").read_text() + "\n")
     text = own.read_text().replace('name = "mmdata"', 'name = "own"')
@@ -90,7 +91,7 @@ def test_plans_of_a_known_layout_are_measured_and_of_others_only_their_arrays(pl
     own.write_text(text)
     mmdata.Loader(planned / "web", layout=own, seq_len=128, batch_size=2)
     more = verify(planned)
-    assert more.ok and more.checked["plans"] == 5
+    assert more.ok and more.checked["plans"] == 7
     assert more.checked["entries_measured"] == report.checked["entries"] < more.checked["entries"]
     told = verify(planned, layouts=[str(own)])
     assert told.ok and told.checked["entries_measured"] == more.checked["entries"]
