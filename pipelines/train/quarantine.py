@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import mmdata
 from mmdata.commit import write_bytes
@@ -84,11 +86,9 @@ def read_quarantine(folder: Path) -> list[dict[str, Any]]:
 def _agree(found: Sequence[Quarantined], step: int, quarantine: Sequence[Quarantined]) -> list[dict[str, Any]]:
     """What any process found at this step, the same in each. RunError where they are not at the same step, or have not
     left out the same so far: their batches would be of different data."""
-    from jax.experimental.multihost_utils import process_allgather
-
     said = json.dumps([{**entry.to_json(), "why": entry.why} for entry in found]).encode() if found else b""
     past = zlib.crc32(json.dumps([step, *(entry.to_json() for entry in quarantine)]).encode())
-    told = np.asarray(process_allgather(np.array([len(said), past], np.uint32))).reshape(-1, 2)
+    told = _gather(np.array([len(said), past], np.uint32))
     if (told[:, 1] != past).any():
         raise RunError(
             f"the processes of this run have not read the same so far (step {step} here): start all of them from one"
@@ -97,8 +97,7 @@ def _agree(found: Sequence[Quarantined], step: int, quarantine: Sequence[Quarant
     size = int(told[:, 0].max())
     if not size:
         return []
-    letters = np.frombuffer(said.ljust(size), np.uint8)
-    texts = np.asarray(process_allgather(letters)).reshape(-1, size)
+    texts = _gather(np.frombuffer(said.ljust(size), np.uint8))
     return [entry for text in texts if text.tobytes().strip() for entry in json.loads(text.tobytes())]
 
 
@@ -106,3 +105,21 @@ def _write(folder: Path, split: str, entries: Sequence[Quarantined]) -> None:
     """Append the entries; they are on the disk when this returns."""
     lines = [*read_quarantine(folder), *({"split": split, **entry.to_json(), "why": entry.why} for entry in entries)]
     write_bytes(folder / QUARANTINE, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def _gather(array: np.ndarray) -> np.ndarray:  # [processes, n]
+    """What each process gives, an array [n] of one length and type. (`multihost_utils.process_allgather`, made for
+    whole trees now and then, takes four times as long.)"""
+    here, everywhere, spread = _gatherer()
+    mine = jax.device_put(array[None], here)
+    given = jax.make_array_from_single_device_arrays((jax.process_count(), len(array)), everywhere, [mine])
+    return np.asarray(spread(given).addressable_data(0))
+
+
+@cache
+def _gatherer() -> tuple[jax.Device, NamedSharding, Callable[[jax.Array], jax.Array]]:
+    """(this process's first device, an array split over the first devices of all, what gives each all of it)."""
+    firsts = {device.process_index: device for device in reversed(jax.devices())}
+    mesh = Mesh(np.array([firsts[process] for process in sorted(firsts)]), ("process",))
+    spread = jax.jit(lambda given: given, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return firsts[jax.process_index()], NamedSharding(mesh, PartitionSpec("process")), spread
