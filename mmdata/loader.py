@@ -48,6 +48,8 @@ class Loader:
     quarantine: records to leave out: {"source", "shard", "record", "from_step"}
     codecs: names of codecs whose ids come first, in this order, whether the data has them yet or not: a source that
         brings one of them later moves no id
+    split_share: most of the documents that would fit a row, as a share, that may be split so that rows are fuller
+    plan_version: 1, or 2, which pours pieces of long documents into gaps; 0: 1, or 2 where a share may be split
     threads, workers, read_ahead: how batches are made ahead, which changes none of them: in threads of this process
         (by Grain), or in worker processes (mmdata/workers.py; threads then says nothing); with neither, each is made
         when it is asked for. read_ahead: how many batches; with workers at least 2 and at most 64 a worker
@@ -74,6 +76,8 @@ class Loader:
         window_shards: int = 2,
         group_windows: int = 5,
         too_long: str = "leave_out",
+        split_share: float = 0.0,
+        plan_version: int = 0,
         threads: int = 1,
         workers: int = 0,
         read_ahead: int = 2,
@@ -104,6 +108,8 @@ class Loader:
             group_windows=group_windows,
             limits=dict(limits or {}),
             too_long=too_long,
+            split_share=split_share,
+            version=plan_version,
         )
         self.feeds = make_feeds(stages, split, seed, lambda source: self._plan_of(source, progress))
         self.quarantine = tuple(sorted(Quarantined.of(entry) for entry in quarantine))

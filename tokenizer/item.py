@@ -128,5 +128,11 @@ class ItemTable:
         return units
 
 
+def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:  # int64 [sum of counts]
+    """[s0, s0+1, ... (c0 of them), s1, ...]"""
+    ends = np.cumsum(counts, dtype=np.int64)
+    return np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+
+
 def _join(parts: list[np.ndarray], dtype: type) -> np.ndarray:
     return np.concatenate(parts).astype(dtype) if parts else np.zeros(0, dtype)

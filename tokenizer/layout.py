@@ -168,6 +168,10 @@ class Layout:
         """
         return measure.cuts(self, table)
 
+    def all_cuts(self, table: ItemTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # int32 [c], uint8 [c]
+        """`cuts` of every sample of a table, one after the other, and int64 [n+1] where those of each sample begin."""
+        return measure.all_cuts(self, table)
+
     def units(
         self, table: ItemTable, samples: np.ndarray, starts: np.ndarray, stops: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # int64 [x] each

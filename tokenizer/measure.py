@@ -14,7 +14,7 @@ import numpy as np
 
 from tokenizer import clock, streams
 from tokenizer.grammar import MEDIA
-from tokenizer.item import AUDIO, KINDS, NONE, ROLES, TEXT, VIDEO, Item, ItemTable
+from tokenizer.item import AUDIO, KINDS, NONE, ROLES, TEXT, VIDEO, Item, ItemTable, ranges
 from tokenizer.item_tokens import ItemTokens, groups_of, item_tokens
 from tokenizer.row import PLAIN
 
@@ -71,35 +71,70 @@ def cuts(layout: Layout, table: ItemTable) -> tuple[np.ndarray, np.ndarray]:  # 
     """See Layout.cuts."""
     if len(table) != 1:
         raise ValueError(f"cuts are of one sample, got a table of {len(table)}")
+    return all_cuts(layout, table)[:2]
+
+
+def all_cuts(
+    layout: Layout, table: ItemTable
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # int32 [c], uint8 [c], int64 [n+1]
+    """See Layout.all_cuts."""
     if layout.spec.streams.sounds:
-        return streams.cuts(layout, table)
-    units = np.concatenate([[0], np.cumsum(table.num_units(), dtype=np.int64)])
-    ranks = np.full(int(units[-1]) + 1, 255, np.uint8)
-    for m in np.flatnonzero((np.diff(units) > 1) & (table.codec >= 0)):
-        inside = ranks[units[m] : units[m + 1]]
-        if table.kind[m] == TEXT:
-            inside[:] = 3
-            ends = table.sentence_ends[table.sentence_offsets[m] : table.sentence_offsets[m + 1]]
-            inside[ends[(ends > 0) & (ends < len(inside))]] = 2
-            continue
-        rate = 0.0
-        if table.kind[m] == AUDIO:
-            rate = layout.rate(table.codecs[table.codec[m]], len(inside), table.start_s[m], table.end_s[m])
-        if rate:
-            seconds = np.arange(1, int(len(inside) / rate) + 1)
-            places = np.ceil(seconds * rate - 1e-9).astype(np.int64)
-            inside[places[places < len(inside)]] = 1
-        else:
-            inside[:] = 1
-    ranks[units] = 0
-    _no_cut_at_what_is_left_out(layout, table, units, ranks)
+        return streams.all_cuts(layout, table)
+    num_units = table.num_units()
+    units = np.zeros(len(num_units) + 1, np.int64)
+    np.cumsum(num_units, out=units[1:])
+    offsets = np.asarray(table.offsets, np.int64)
+    bounds = units[offsets] + np.arange(len(offsets))  # the places of sample s, its end included, are bounds[s]:..[s+1]
+    begin = units[:-1] + np.repeat(np.arange(len(table)), np.diff(offsets))  # first place of each item
+    ranks = np.full(int(bounds[-1]), 255, np.uint8)
+    _ranks_inside(layout, table, num_units, begin, ranks)
+    ranks[begin], ranks[bounds[1:] - 1] = 0, 0
+    if layout.spec.document.unwritten != "refuse":
+        shown = clock.shows_in_table(layout, table)
+        sums = np.concatenate([[0], np.cumsum(~shown)])
+        for s in np.flatnonzero(sums[offsets[1:]] > sums[offsets[:-1]]):
+            items = slice(int(offsets[s]), int(offsets[s + 1]))
+            places = np.append(begin[items], bounds[s + 1] - 1) - bounds[s]
+            _no_cut_at_what_is_left_out(shown[items], places, ranks[bounds[s] : bounds[s + 1]])
     for group in groups_of(layout, table):
-        first, last = int(units[group[0]]), int(units[group[-1] + 1])
+        first = int(begin[group[0]])
         order = clock.merged(layout, [clock.Stretch.of_table(table, m) for m in group])
-        ranks[first + 1 : last] = 255
+        ranks[first + 1 : int(begin[group[-1]] + num_units[group[-1]])] = 255
         ranks[first + 1 + np.flatnonzero(np.diff(order.second))] = 1
-    places = np.flatnonzero(ranks < 255)
-    return places.astype(np.int32), ranks[places]
+    found = np.flatnonzero(ranks < 255)
+    ends = np.searchsorted(found, bounds)
+    places = found - np.repeat(bounds[:-1], np.diff(ends))
+    return places.astype(np.int32), ranks[found], ends
+
+
+def _ranks_inside(
+    layout: Layout, table: ItemTable, num_units: np.ndarray, begin: np.ndarray, ranks: np.ndarray
+) -> None:
+    """Sets the ranks of places inside items: whole seconds of sound, frames, sentences, tokens."""
+    some = (num_units > 1) & (table.codec >= 0)
+    text = np.flatnonzero(some & (table.kind == TEXT))
+    ranks[ranges(begin[text], num_units[text])] = 3
+    num_ends = np.diff(table.sentence_offsets)[text]
+    ends = table.sentence_ends[ranges(table.sentence_offsets[:-1][text], num_ends)]
+    place, most = np.repeat(begin[text], num_ends), np.repeat(num_units[text], num_ends)
+    inside = (ends > 0) & (ends < most)
+    ranks[place[inside] + ends[inside]] = 2
+    sound = np.flatnonzero(some & (table.kind == AUDIO))
+    rates = np.array(
+        [
+            layout.rate(table.codecs[table.codec[m]], int(num_units[m]), float(table.start_s[m]), float(table.end_s[m]))
+            for m in sound.tolist()
+        ],
+        np.float64,
+    )
+    timed = rates > 0
+    frames = np.concatenate([np.flatnonzero(some & (table.kind == VIDEO)), sound[~timed]])
+    ranks[ranges(begin[frames], num_units[frames])] = 1
+    sound, rates = sound[timed], rates[timed]
+    seconds = (num_units[sound] / rates).astype(np.int64)
+    at = np.ceil(ranges(np.ones_like(seconds), seconds) * np.repeat(rates, seconds) - 1e-9).astype(np.int64)
+    inside = at < np.repeat(num_units[sound], seconds)
+    ranks[(np.repeat(begin[sound], seconds) + at)[inside]] = 1
 
 
 def units(
@@ -172,11 +207,10 @@ def _without(layout: Layout, table: ItemTable) -> ItemTable:
     return replace(table, kind=np.where(out, NONE, table.kind).astype(np.uint8), codec=codec, **zero)
 
 
-def _no_cut_at_what_is_left_out(layout: Layout, table: ItemTable, units: np.ndarray, ranks: np.ndarray) -> None:
-    """Items that are left out stay with what is before them, or at the beginning after: no piece holds only such."""
-    if layout.spec.document.unwritten == "refuse":
-        return
-    shown = clock.shows_in_table(layout, table)
+def _no_cut_at_what_is_left_out(shown: np.ndarray, units: np.ndarray, ranks: np.ndarray) -> None:
+    """Items that are left out stay with what is before them, or at the beginning after: no piece holds only such.
+
+    shown: bool [m] of the items of one sample; units: first place of each, and the last place; ranks: of its places"""
     for m in np.flatnonzero(~shown):
         first, last = int(units[m]), int(units[m + 1])
         ranks[first + 1 : last] = 255

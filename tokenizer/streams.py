@@ -183,9 +183,16 @@ def lengths(
     return out.astype(np.int32)
 
 
-def cuts(layout: Layout, table: ItemTable) -> tuple[np.ndarray, np.ndarray]:
+def all_cuts(layout: Layout, table: ItemTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Seconds of the sounds; tokens of a text without sound; and both ends."""
-    places = _Places.of_table(layout, table, 0)
+    found = [_cuts(layout, table, sample) for sample in range(len(table))]
+    places = np.concatenate([np.zeros(0, np.int32), *(p for p, _ in found)])
+    ranks = np.concatenate([np.zeros(0, np.uint8), *(r for _, r in found)])
+    return places, ranks, np.cumsum([0, *(len(p) for p, _ in found)], dtype=np.int64)
+
+
+def _cuts(layout: Layout, table: ItemTable, sample: int) -> tuple[np.ndarray, np.ndarray]:
+    places = _Places.of_table(layout, table, sample)
     found = {0: 0, places.total: 0}
     if places.sounds:
         T = max(places.sounds)

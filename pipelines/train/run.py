@@ -85,6 +85,12 @@ class RunSettings(_Table):
         description="codecs (name@revision) whose ids come first, in this order; name those that a later source brings",
     )
     limits: dict[str, float] = Field(default_factory=dict, description="most images, frames, audio_seconds in a row")
+    split_share: float = Field(
+        0.0, ge=0, le=1, description="most documents, as a share, split for fuller rows although they would fit one"
+    )
+    plan_version: int = Field(
+        0, ge=0, description="2 pours pieces of long documents into gaps; 0: 1, or 2 where split_share is not 0"
+    )
     model: ModelSettings = ModelSettings()  # type: ignore[call-arg]
     optimizer: OptimizerSettings = OptimizerSettings()  # type: ignore[call-arg]
     mesh: MeshSettings = MeshSettings()  # type: ignore[call-arg]
@@ -110,8 +116,9 @@ class Run:
     def resolved(self, out: Path) -> dict[str, Any]:
         """Every key with its value, paths relative to `out`."""
         table = self.settings.model_dump()
-        if not table["codecs"]:
-            del table["codecs"]  # as runs that began before the key was there
+        for key in ("codecs", "split_share", "plan_version"):
+            if not table[key]:
+                del table[key]  # as runs that began before the key was there
         here = out.resolve()
         if self.settings.data:
             table["data"] = os.path.relpath(next(iter(self.sources.values())).parent, here)
@@ -196,6 +203,8 @@ def make_loader(
         seed=settings.seed,
         shard=shard,
         limits=settings.limits,
+        split_share=settings.split_share,
+        plan_version=settings.plan_version,
         split=split,
         codecs=settings.codecs,
         **more,

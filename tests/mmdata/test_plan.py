@@ -1,9 +1,7 @@
 """Plan: rows are full, whole and within limits; long documents are cut at the best places; the file reads back."""
 
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,105 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdata.errors import UserError
-from mmdata.packing import pack
 from mmdata.pieces import costs_of, places_of, take
 from mmdata.plan import Plan, PlanSettings, make_plan, plan_fingerprint, plan_of, read_plan, write_plan
-from tokenizer.codec import CodecSpec
-from tokenizer.item import AUDIO, IMAGE, TEXT, Item, ItemTable
+from tests.mmdata.toy_plan import CODECS, ToyLayout, audio, image, plan_for, source_of, text
+from tokenizer.item import Item, ItemTable
 from tokenizer.layout import load_layout
-
-CODECS = (
-    CodecSpec("toy-text@1", "text", (100,), "t", True),
-    CodecSpec("toy-image@1", "image", (50,), "i", False),
-    CodecSpec("toy-audio@1", "audio", (50,), "a", False, rate=50.0),
-)
-
-
-def text(n: int, ends: tuple[int, ...] = ()) -> Item:
-    return Item("text", "toy-text@1", np.zeros((n, 1), np.int32), sentence_ends=np.array(ends, np.int32))
-
-
-def image(h: int, w: int) -> Item:
-    return Item("image", "toy-image@1", np.zeros((h * w, 1), np.int32), grid=(1, h, w))
-
-
-def audio(n: int) -> Item:
-    return Item("audio", "toy-audio@1", np.zeros((n, 1), np.int32), grid=(n, 0, 0))
-
-
-class ToyLayout:
-    """Begin and end of a piece: one token each; an image has one delimiter. Nothing else."""
-
-    digest = "toy"
-
-    def lengths(self, table: ItemTable, pieces: np.ndarray | None = None) -> np.ndarray:
-        total = places_of(table)
-        if pieces is None:
-            pieces = np.stack([np.zeros_like(total), total], axis=1)
-        out = np.full(len(table), 2, np.int32)
-        for s in range(len(table)):
-            at = 0
-            for i in range(int(table.offsets[s]), int(table.offsets[s + 1])):
-                units = int(table.num_units()[i])
-                inside = max(0, min(at + units, pieces[s, 1]) - max(at, pieces[s, 0]))
-                out[s] += inside * int(table.T[i]) // units + (inside > 0 and table.kind[i] == IMAGE)
-                at += units
-        return out
-
-    def cuts(self, table: ItemTable) -> tuple[np.ndarray, np.ndarray]:
-        places, at = {0: 0}, 0
-        for i, units in enumerate(table.num_units().tolist()):
-            if table.kind[i] == TEXT:
-                ends = table.sentence_ends[table.sentence_offsets[i] : table.sentence_offsets[i + 1]].tolist()
-                places.update({at + u: 2 if u in ends else 3 for u in range(1, units)})
-            elif table.kind[i] == AUDIO:
-                places.update({at + u: 1 for u in range(50, units, 50)})
-            at += units
-            places[at] = 0
-        keys = sorted(places)
-        return np.array(keys, np.int32), np.array([places[k] for k in keys], np.uint8)
-
-    def units(
-        self, table: ItemTable, samples: np.ndarray, starts: np.ndarray, stops: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        out = []
-        for n, (s, start, stop) in enumerate(zip(samples, starts, stops)):
-            at = 0
-            for i in range(int(table.offsets[s]), int(table.offsets[s + 1])):
-                units = int(table.num_units()[i])
-                out.append((n, i, max(0, min(at + units, stop) - max(at, start))))
-                at += units
-        return tuple(np.array(out, np.int64).reshape(-1, 3).T)
-
-
-@dataclass
-class ToySplit:
-    documents: list[list[Item]]
-    shard_bounds: np.ndarray
-
-    def item_table(self, start: int, stop: int) -> ItemTable:
-        return ItemTable.of(self.documents[start:stop])
-
-    def catalog(self, columns: list[str], start: int, stop: int) -> Any:
-        rows = [{column: f"{column}{i}" for column in columns} for i in range(start, stop)]
-        return SimpleNamespace(to_pylist=lambda: rows)
-
-
-@dataclass
-class ToySource:
-    splits: dict[str, ToySplit]
-    folder: Path = Path()
-    fingerprint: str = "f0"
-    codecs: tuple[CodecSpec, ...] = field(default=CODECS)
-
-
-def source_of(documents: list[list[Item]], shard: int = 10_000) -> ToySource:
-    bounds = np.append(np.arange(0, len(documents), shard), len(documents))
-    return ToySource({"train": ToySplit(documents, bounds)})
-
-
-def plan_for(documents: list[list[Item]], seq_len: int, shard: int = 10_000, **more: Any) -> Plan:
-    return make_plan(source_of(documents, shard), "train", ToyLayout(), PlanSettings("toy", seq_len, **more))
 
 
 def check(plan: Plan, documents: list[list[Item]]) -> None:
@@ -188,26 +92,6 @@ def with_more_fields(n: int) -> list[Item]:
     ][: n % 6]
 
 
-@given(st.lists(st.integers(1, 50), max_size=60), st.integers(50, 90))
-@settings(max_examples=60, deadline=None)
-def test_packing_equals_its_slow_twin(lengths: list[int], capacity: int) -> None:
-    used: list[int] = []
-    touched: list[int] = []
-    expected = [0] * len(lengths)
-    for now, e in enumerate(sorted(range(len(lengths)), key=lambda e: (-lengths[e], e))):
-        open_ = [r for r in range(len(used)) if capacity - used[r] >= lengths[e]]
-        if open_:
-            row = min(open_, key=lambda r: (capacity - used[r], -touched[r]))
-        else:
-            row = len(used)
-            used.append(0)
-            touched.append(0)
-        used[row] += lengths[e]
-        touched[row] = now
-        expected[e] = row
-    assert pack(np.array(lengths, np.int32), capacity).tolist() == expected
-
-
 def test_limits_of_a_row_are_held() -> None:
     docs = [[text(3), image(2, 2)] for _ in range(20)] + [[audio(75)] for _ in range(8)]
     plan = plan_for(docs, 400, limits={"images": 3, "audio_seconds": 4.5})
@@ -227,7 +111,7 @@ def test_long_documents_are_cut_at_items_then_seconds_then_sentences() -> None:
     assert sorted(zip(plan.start.tolist(), plan.stop.tolist())) == [(0, 17), (17, 30)]  # a sentence
     plan = plan_for([[audio(130)]], 80)
     assert sorted(zip(plan.start.tolist(), plan.stop.tolist())) == [(0, 50), (50, 100), (100, 130)]  # whole seconds
-    assert plan.report["split"] == {"documents": 1}
+    assert plan.report["split"] == {"documents": 1, "would_fit_a_row": 0, "largest_share": 0.0}
 
 
 def test_what_fits_no_row_is_left_out_and_named() -> None:
@@ -291,11 +175,23 @@ def test_settings_have_one_fingerprint_each() -> None:
         "images": 2,
         "audio_seconds": 4.5,
     }
-    for wrong in ({"seq_len": 0}, {"limits": {"pages": 1}}, {"too_long": "cut"}, {"split_share": 0.1}, {"version": 9}):
+    for wrong in ({"seq_len": 0}, {"limits": {"pages": 1}}, {"too_long": "cut"}, {"split_share": 1.1}, {"version": 9}):
         with pytest.raises(UserError):
             PlanSettings(**{"layout": "toy", "seq_len": 8, **wrong})
+    with pytest.raises(UserError, match="version 1 splits no document that fits"):
+        PlanSettings("toy", 8, split_share=0.1, version=1)
     with pytest.raises(UserError, match="limits"):
         PlanSettings("toy", 8, limits={"images": float("inf")})
+
+
+def test_the_version_of_a_plan_follows_from_its_settings_and_can_be_named() -> None:
+    versions = [PlanSettings("toy", 8).version, PlanSettings("toy", 8, split_share=0.1).version]
+    assert versions == [1, 2] and PlanSettings("toy", 8, version=2).version == 2
+    assert PlanSettings(**PlanSettings("toy", 8, version=2).to_json()) == PlanSettings("toy", 8, version=2)
+    whole, as_number = PlanSettings("toy", 8), PlanSettings("toy", 8, split_share=0)
+    assert plan_fingerprint(whole, "f0", "train") == plan_fingerprint(as_number, "f0", "train")
+    expected = "684f18ebb3a403cf"
+    assert plan_fingerprint(whole, "f0", "train").startswith(expected)  # what plans were named before version 2
 
 
 def test_item_tables_can_be_taken_apart() -> None:
