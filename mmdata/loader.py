@@ -6,6 +6,7 @@ change the order. Grain reads ahead: its source is random access over steps. Imp
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from mmdata.dataset import Dataset, Source
 from mmdata.errors import UserError
 from mmdata.explain import Explained, explain, steps_of
 from mmdata.feeds import codecs_of, load_from, make_feeds, open_stages
+from mmdata.folder import CACHE_SHARDS
+from mmdata.groups import Announcer
 from mmdata.mixture import Mixture
 from mmdata.plan import PlanSettings, plan_of
 from mmdata.reading import Entry, Renderer
@@ -32,7 +35,7 @@ _FOREVER = 1 << 60  # steps of an endless stream, as Grain asks for a length
 
 
 class Loader:
-    """Batches of a dataset's folder, a Dataset, a Source, a Mixture or a Schedule.
+    """Batches of a dataset's folder or URL, a Dataset, a Source, a Mixture or a Schedule.
 
     seq_len, batch_size: tokens of a row; rows of all data shards together (a Schedule names its own batch sizes)
     layout: a name, a path to a TOML file, a loaded specification, or the bound layout of another Loader, whose
@@ -45,6 +48,7 @@ class Loader:
     codecs: names of codecs whose ids come first, in this order, whether the data has them yet or not: a source that
         brings one of them later moves no id
     threads, read_ahead: threads and batches of Grain's read-ahead; threads=0 reads in the caller's
+    cache_shards: of sources named by a URL, most shards of each that are kept on this machine
 
     >>> loader = Loader("runs/demo/data", seq_len=1024, batch_size=8)        # doctest: +SKIP
     >>> batch = next(loader); batch.tokens.shape                             # doctest: +SKIP
@@ -53,7 +57,7 @@ class Loader:
 
     def __init__(
         self,
-        data: str | Path | Dataset | Source | Mixture | Schedule,
+        data: str | os.PathLike[str] | Dataset | Source | Mixture | Schedule,
         layout: str | Path | LayoutSpec | Layout = "mmdata",
         seq_len: int = 0,
         batch_size: int | None = None,
@@ -69,12 +73,13 @@ class Loader:
         too_long: str = "leave_out",
         threads: int = 1,
         read_ahead: int = 2,
+        cache_shards: int = CACHE_SHARDS,
     ) -> None:
         if seq_len < 1:
             raise UserError(f"seq_len is {seq_len}: give the Loader the tokens of a row, for example seq_len=1024")
         if split not in SPLITS:
             raise UserError(f"no split {split!r}; the splits are {list(SPLITS)}")
-        stages = open_stages(data, batch_size)
+        stages = open_stages(data, batch_size, cache_shards)
         if split != "train" and len(stages) > 1:
             raise UserError(f"a {split} split is read once: give a folder or a Mixture and a batch_size, not stages")
         self.shard = _check_shard(shard, [stage.batch_size for stage in stages])
@@ -93,6 +98,8 @@ class Loader:
             too_long=too_long,
         )
         self.feeds = make_feeds(stages, split, seed, lambda source: plan_of(source, split, self.layout, self.settings))
+        behind = max(threads, read_ahead)  # steps that Grain may be reading at a time
+        self._announcer = Announcer(self.feeds, split, behind, soft=bool(self.layout.soft_shapes))
         self.quarantine = tuple(sorted(Quarantined.of(entry) for entry in quarantine))
         self.renderer = Renderer(self.layout, seq_len, seed, split)
         self.renderer.leave_out(self.feeds.feeds, self.quarantine)
@@ -140,6 +147,7 @@ class Loader:
     def batch_at(self, step: int) -> Batch:
         """This data shard's part of the global batch of any step."""
         size = self.size_at(step)
+        self._announcer.announce(step)
         index, of = self.shard
         rows = range(index * size // of, (index + 1) * size // of)
         return self.renderer.batch(self.feeds.feeds, self.entries_at(step, rows), step)

@@ -65,6 +65,14 @@ class Order:
         q = sums[place[window]] + rows - self.windows[window]
         return self._within_groups(epoch, sums, q, unpermute)
 
+    def group(self, epoch: int, position: int) -> tuple[np.ndarray, int, int]:
+        """(windows int64, first position, last position + 1) of the group which holds a position of an epoch."""
+        places, sums = self._epoch(epoch)
+        place = int(np.searchsorted(sums, position, side="right")) - 1
+        low = place - place % self.group_windows
+        high = min(low + self.group_windows, len(places))
+        return places[low:high], int(sums[low]), int(sums[high])
+
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """(window at each place int64 [w], prefix sum of their rows int64 [w+1]) of an epoch; the last few are kept."""
         found = self._epochs.get(epoch)

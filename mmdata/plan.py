@@ -109,6 +109,7 @@ def plan_of(source: Any, split: str, layout: Any, settings: PlanSettings) -> Pla
         path = folder / f"{fingerprint}.safetensors"
         if path.is_file():
             return read_plan(path)
+    source.files.fetch(shard.catalog for shard in source.splits[split].shards)
     plan = make_plan(source, split, layout, settings)
     for folder in folders:
         try:

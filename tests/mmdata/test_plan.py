@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdata.errors import UserError
+from mmdata.folder import LocalFolder
 from mmdata.packing import pack
 from mmdata.pieces import costs_of, places_of, take
 from mmdata.plan import Plan, PlanSettings, make_plan, plan_fingerprint, plan_of, read_plan, write_plan
@@ -87,6 +88,7 @@ class ToyLayout:
 class ToySplit:
     documents: list[list[Item]]
     shard_bounds: np.ndarray
+    shards: tuple[()] = ()
 
     def item_table(self, start: int, stop: int) -> ItemTable:
         return ItemTable.of(self.documents[start:stop])
@@ -102,6 +104,7 @@ class ToySource:
     folder: Path = Path()
     fingerprint: str = "f0"
     codecs: tuple[CodecSpec, ...] = field(default=CODECS)
+    files: LocalFolder = field(default=LocalFolder(Path()))
 
 
 def source_of(documents: list[list[Item]], shard: int = 10_000) -> ToySource:
