@@ -11,11 +11,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 import uuid
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
@@ -25,6 +26,7 @@ from mmdata.errors import RunError
 from mmdata.remote import FULL, log
 
 PART = ".part"
+_BUSY_S = 0.01
 _FETCHERS = 4  # threads of a reader that fetch ahead
 
 
@@ -52,17 +54,20 @@ class Cache:
                     return
 
     def bring(self, name: str, ahead: bool = False, again: bool = False) -> bool:
-        """Fetch a file that is not here, or one that is (`again`). False: it is only read ahead and there is no room.
-        What `fetch` raises; RunError where this machine's folder cannot take the file."""
+        """Fetch a file that is not here, or one that is (`again`). One that is only read ahead makes nobody wait: False
+        where there is no room for it. What `fetch` raises; RunError where this machine's folder cannot take the file.
+        """
         path = self.folder / name
         while again or not path.exists():
-            part = self._begin(name, ahead)
+            part = self._begin(name, ahead, again)
             if part is None:
                 return False
             with _opened(part, os.O_WRONLY) as file:
+                if file is not None and ahead and not _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    return True  # somebody else is fetching it
                 if file is not None and _lock(file, fcntl.LOCK_EX) and _is_at(file, part):
                     if again or not path.exists():
-                        self._fetch(name, part)
+                        self._fetch(name, part, file)
                     else:
                         part.unlink()
                     return True
@@ -72,9 +77,9 @@ class Cache:
         """Remove a file; False where somebody is opening or fetching it."""
         path = self.folder / name
         with _opened(path, os.O_RDONLY) as file:
-            if file is None or not _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if file is None or not _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB) or not _is_at(file, path):
                 return False
-            path.unlink(missing_ok=True)
+            path.unlink()
             return True
 
     def files(self) -> list[str]:
@@ -99,7 +104,7 @@ class Cache:
             _lock(file, fcntl.LOCK_EX)
             yield claims
 
-    def _begin(self, name: str, ahead: bool) -> Path | None:
+    def _begin(self, name: str, ahead: bool, again: bool) -> Path | None:
         """An empty file to fetch into, which counts as one; None where there is no room to read it ahead."""
         part = self.folder / (name + PART)
         if self.limit is None:
@@ -107,31 +112,43 @@ class Cache:
                 part.parent.mkdir(parents=True, exist_ok=True)
                 part.touch()
             return part
-        with self.alone() as claims:
-            if not part.exists() and not self._make_room(claims, ahead):
+        while True:
+            with self.alone() as claims:
+                if part.exists() or (not again and (self.folder / name).exists()):
+                    return part  # somebody is fetching it, or has done so just now
+                if again or self._make_room(claims, name, ahead):
+                    with self._writing():
+                        part.touch()
+                    return part
+            if ahead:
                 return None
-            with self._writing():
-                part.touch()
-        return part
+            time.sleep(_BUSY_S)
 
-    def _make_room(self, claims: Path, ahead: bool) -> bool:
-        """Remove files until one more has room: first those that nobody claims, the oldest first; then, for a file that
-        is waited for, those claimed ahead. What a current group needs stays: rather one file too many for a moment."""
+    def _make_room(self, claims: Path, name: str, ahead: bool) -> bool:
+        """Remove files until one more has room: those that nobody claims, the oldest first; then, for a file that is
+        waited for, those claimed ahead. False: not now. What a current group needs is never removed, and room is left
+        for what of it is still to come; where nothing else can be removed (readers in several places), there is a file
+        too many until one of them goes on."""
         assert self.limit is not None
         now, later = _claimed(claims)
         files = self.files()
-        free = [f for f in files if f not in now and f not in later]
-        spare = [] if ahead else [f for f in reversed(files) if f in later and f not in now]
-        excess = len(files) + 1 - self.limit
+        name_of = {f: f.removesuffix(PART) for f in files}
+        free = [f for f in files if name_of[f] not in now and name_of[f] not in later]
+        spare = [] if ahead else [f for f in reversed(files) if name_of[f] in later and name_of[f] not in now]
+        to_come = now - set(name_of.values()) if ahead and name not in now else ()
+        excess, busy = len(files) + 1 + len(to_come) - self.limit, False
         for file in (*free, *spare):
-            if excess > 0 and self.drop(file):
-                excess -= 1
-        return excess <= 0 or not ahead
+            if excess > 0:
+                dropped = self.drop(file)
+                excess, busy = excess - dropped, busy or not dropped  # busy: being fetched or opened, for a moment
+        return excess <= 0 or not (ahead or busy)
 
-    def _fetch(self, name: str, part: Path) -> None:
+    def _fetch(self, name: str, part: Path, file: int) -> None:
         try:
             self.fetch(name, part)
-            commit(part, self.folder / name)
+            os.fsync(file)  # which takes long, so not while others wait
+            with self.alone() if self.limit else nullcontext():  # who counts files would miss one that is renamed
+                commit(part, self.folder / name)
         except BaseException as error:
             part.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.errno in FULL:
@@ -155,43 +172,48 @@ class Cache:
 class Reader:
     """One reader of a cache: what its current group needs is not removed, and what it needs next is fetched ahead.
 
-    `bring(name, ahead)` fetches one file and says whether there was room. A reader that is dropped, or whose process
-    dies, needs nothing any more.
+    `bring(name)` fetches one file ahead and says whether there was room. A reader that is closed or dropped, or whose
+    process dies, needs nothing any more.
     """
 
-    def __init__(self, cache: Cache, bring: Callable[[str, bool], bool]) -> None:
+    def __init__(self, cache: Cache, bring: Callable[[str], bool]) -> None:
         self._cache, self._bring = cache, bring
         self._lock = Lock()
         self._claim: _Claim | None = None
-        self._todo: deque[tuple[str, bool]] = deque()  # (name, only ahead)
+        self._todo: deque[str] = deque()
         self._threads = 0
 
     def need(self, now: Sequence[str], ahead: Sequence[str] = (), keep: Sequence[str] = ()) -> None:
         """From now on the files `now` are needed, `ahead` next; `keep` may still be in use, but need not be fetched.
-        Returns at once: missing ones are fetched by other threads, `ahead` as far as there is room."""
-        limit = self._cache.limit
+        Returns at once: other threads fetch what is missing, in this order, as far as there is room."""
         with self._lock:
             if self._claim is None or self._claim.pid != os.getpid():  # after a fork the claim is the parent's
                 self._claim = _Claim.of(self._cache)
                 self._threads = 0
-            self._claim.write(self._cache, [*now, *keep][:limit], list(ahead))
-            self._todo = deque([*((name, False) for name in now), *((name, True) for name in ahead)])
+            self._claim.write(self._cache, [*now, *keep][: self._cache.limit], list(ahead))
+            self._todo = deque([*now, *ahead])
             while self._threads < min(_FETCHERS, len(self._todo)):
                 self._threads += 1
                 Thread(target=self._run, daemon=True, name="mmdata-fetch").start()
 
+    def close(self) -> None:
+        """Need nothing any more."""
+        with self._lock:
+            self._todo = deque()
+            self._claim = None
+
     def _run(self) -> None:
         while True:
             with self._lock:
-                if not self._todo:
+                todo = self._todo
+                if not todo:
                     self._threads -= 1
                     return
-                todo = self._todo
-                name, ahead = todo.popleft()
+                name = todo.popleft()
             try:
-                room = self._bring(name, ahead)
+                room = self._bring(name)
             except Exception as error:  # whoever reads it tries again, and says what is wrong
-                log.warning("%s was not read ahead: %s", name, error)
+                log.info("%s was not read ahead: %s", name, error)
                 continue
             if not room:  # nor for what comes after it, until `need` is called again
                 todo.clear()

@@ -134,9 +134,9 @@ class RemoteFolder:
         """A reader of shards of samples, which fetches their catalogs ahead too; `catalogs`: shard -> catalog."""
         from mmdata.cache import Reader
 
-        def bring(name: str, ahead: bool) -> bool:
+        def bring(name: str) -> bool:
             self._bring_small(catalogs[name])
-            return self._shards.bring(name, ahead)
+            return self._shards.bring(name, ahead=True)
 
         return Reader(self._shards, bring)
 

@@ -95,6 +95,13 @@ class Announcer:
             for number in self._remote:
                 self._tell(number, [c[number] for c in counts] if number in used else [])
 
+    def close(self) -> None:
+        """Nothing is read until the next announcement."""
+        with self._lock:
+            for reader in self._readers.values():
+                reader.close()
+            self._readers, self._said, self._step = {}, {}, -1
+
     def _tell(self, number: int, rows: list[int]) -> None:
         """`rows`: a feed's row numbers of the oldest step that may still be read, of this step and of the next one."""
         feed = self._feeds.feeds[number]

@@ -185,6 +185,7 @@ class Loader:
         ahead, self._ahead = self._ahead, None
         if ahead is not None and hasattr(ahead, "close"):
             ahead.close()
+        self._announcer.close()
 
     def size_at(self, step: int) -> int:
         """Rows of the global batch of a step; UserError where there is no such step."""
