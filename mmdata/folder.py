@@ -168,7 +168,8 @@ class RemoteFolder:
             whole = self.store.download(prefix + name, to, self.listed.get(prefix + name, Listed()))
             if not whole and limit is None:
                 raise RunError(
-                    f"{self.where}/{name} is not the file that the manifest names: copy the source there again"
+                    f"{self.where}/{name} is not the file that the manifest names: open the dataset again if it was"
+                    " written anew, else copy the source there again"
                 )
             if not whole:  # whoever opens it finds what of it is good
                 log.warning("%s/%s is damaged where it is stored", self.where, prefix + name)

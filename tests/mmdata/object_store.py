@@ -15,8 +15,8 @@ from pathlib import Path
 BUCKET = "bucket"
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
-# What happens to a GET: "" nothing; "slow" comes in drops; "hang" never ends; "fail" is a 503; "cut" ends early;
-# "short" says that it is whole and is not; "flip" has a wrong byte; "drop" closes the connection.
+# What happens to a GET: "" nothing; "slow" comes in drops; "hang" stands still half way; "fail" is a 503, "deny" a 403;
+# "cut" ends early; "short" says that it is whole and is not; "flip" has a wrong byte; "drop" closes the connection.
 Fault = Callable[[str, int], str]  # (key, how many GETs of it came before) -> the fault
 
 
@@ -105,8 +105,8 @@ def _handler(store: ObjectStore, behind: tuple[str, int]) -> type[BaseHTTPReques
             if fault == "drop":
                 self.close_connection = True
                 return
-            if fault == "fail":
-                self.send_response(503)
+            if fault in ("fail", "deny"):
+                self.send_response(503 if fault == "fail" else 403)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
