@@ -49,7 +49,7 @@ class Cache:
             self.bring(name)
             with _opened(path, os.O_RDONLY) as file:
                 if file is not None and _lock(file, fcntl.LOCK_SH) and _is_at(file, path):
-                    os.utime(path)  # the oldest are removed first
+                    os.utime(path, ns=(time.time_ns(),) * 2)  # the oldest are removed first; finer than the default
                     yield path
                     return
 
