@@ -16,7 +16,21 @@ from typing import Any
 
 import numpy as np
 
+from mmdata.ring import ALIGNMENT
 from tokenizer.row import Row
+
+_PLAIN = tuple(
+    (name, np.dtype(dtype))
+    for name, dtype in (
+        ("tokens", "i4"),
+        ("targets", "i4"),
+        ("loss_weights", "f4"),
+        ("segment_ids", "i4"),
+        ("positions", "i4"),
+        ("kinds", "u1"),
+    )
+)
+_PLAIN_BYTES = sum(dtype.itemsize for _, dtype in _PLAIN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +81,22 @@ def empty_batch(
     )
 
 
+def batch_size_bytes(num_rows: int, seq_len: int) -> int:
+    """Bytes of the arrays of a plain batch: one id a place, one position, no soft vectors."""
+    return num_rows * seq_len * _PLAIN_BYTES + len(_PLAIN) * ALIGNMENT
+
+
+def batch_in(memory: np.ndarray, num_rows: int, seq_len: int) -> Batch:
+    """A plain batch whose arrays lie in `memory`, uint8 [batch_size_bytes], of whatever content."""
+    at = 0
+    arrays: dict[str, Any] = {}
+    for name, dtype in _PLAIN:
+        size = num_rows * seq_len * dtype.itemsize
+        arrays[name] = memory[at : at + size].view(dtype).reshape(num_rows, seq_len)
+        at += -(-size // ALIGNMENT) * ALIGNMENT
+    return Batch(**arrays)
+
+
 def put_row(batch: Batch, b: int, rows: Iterable[tuple[int, Row]]) -> None:
     """Write rendered pieces, pairs (column, tokenizer Row), as segments 1, 2, ... of row b of a batch of padding.
 
@@ -78,14 +108,8 @@ def put_row(batch: Batch, b: int, rows: Iterable[tuple[int, Row]]) -> None:
     num_soft = dict.fromkeys(batch.soft, 0)
     num_blocks = 0
     for segment, (start, row) in enumerate(rows, 1):
-        n = len(row.tokens)
-        here, before = slice(start, start + n), slice(start, start + max(n - 1, 0))
-        batch.tokens[b, here] = row.tokens
-        batch.targets[b, before] = row.tokens[1:]
-        batch.loss_weights[b, before] = _like(row.loss_weights[1:], row.tokens)
-        batch.segment_ids[b, here] = segment
-        batch.positions[b, ..., here] = row.positions
-        batch.kinds[b, here] = row.kinds
+        put_segment(batch, b, segment, start, row)
+        here = slice(start, start + len(row.tokens))
         if batch.blocks is not None and row.blocks is not None:
             batch.blocks[b, here] = np.where(row.blocks > 0, row.blocks + num_blocks, 0)
             num_blocks += int(row.blocks.max(initial=0))
@@ -95,6 +119,18 @@ def put_row(batch: Batch, b: int, rows: Iterable[tuple[int, Row]]) -> None:
             for name, values in row.soft.items():
                 batch.soft[name][b, first : first + len(values)] = values
                 num_soft[name] = first + len(values)
+
+
+def put_segment(batch: Batch, b: int, segment: int, start: int, row: Row) -> None:
+    """Write one rendered piece into padding, without its blocks and soft vectors."""
+    n = len(row.tokens)
+    here, before = slice(start, start + n), slice(start, start + max(n - 1, 0))
+    batch.tokens[b, here] = row.tokens
+    batch.targets[b, before] = row.tokens[1:]
+    batch.loss_weights[b, before] = _like(row.loss_weights[1:], row.tokens)
+    batch.segment_ids[b, here] = segment
+    batch.positions[b, ..., here] = row.positions
+    batch.kinds[b, here] = row.kinds
 
 
 def _like(weights: np.ndarray, tokens: np.ndarray) -> np.ndarray:

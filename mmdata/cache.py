@@ -49,7 +49,7 @@ class Cache:
             self.bring(name)
             with _opened(path, os.O_RDONLY) as file:
                 if file is not None and _lock(file, fcntl.LOCK_SH) and _is_at(file, path):
-                    os.utime(path, ns=(time.time_ns(),) * 2)  # the oldest are removed first; finer than the default
+                    os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))  # the oldest are removed first
                     yield path
                     return
 
@@ -83,12 +83,12 @@ class Cache:
             return True
 
     def files(self) -> list[str]:
-        """Names of the files here and of those being fetched, oldest first; of a cache with a limit."""
+        """Names of the files here and of those being fetched, least recently opened first; of a cache with a limit."""
         found = []
         for entry in os.scandir(self.folder):
             with suppress(FileNotFoundError):  # removed meanwhile
                 if entry.is_file():
-                    found.append((entry.stat().st_mtime_ns, entry.name))
+                    found.append((entry.stat().st_atime_ns, entry.name))
         return [name for _, name in sorted(found)]
 
     @contextmanager

@@ -216,6 +216,33 @@ def code_places(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     return _ragged(table, "item_offset")[0], widths[number] if names else np.zeros(0, np.int64)
 
 
+def rows_equal(table: pa.Table, column: str, text: str) -> np.ndarray:  # int64 [m]
+    """The rows whose text in a column is this one."""
+    import pyarrow.compute as pc
+
+    return np.flatnonzero(pc.equal(table.column(column), readable(text)).to_numpy())
+
+
+def rows_starting(table: pa.Table, column: str, text: str) -> np.ndarray:  # int64 [m]
+    """The rows whose text in a column begins so."""
+    import pyarrow.compute as pc
+
+    return np.flatnonzero(pc.starts_with(table.column(column), readable(text)).to_numpy())
+
+
+def likeness(table: pa.Table, column: str, text: str) -> np.ndarray:  # float64 [n]
+    """How much of a text is in each row's, whatever the case: the share of its runs of three characters; of a shorter
+    text 1 or 0."""
+    import pyarrow.compute as pc
+
+    text = readable(text)
+    runs = {text[i : i + 3] for i in range(max(1, len(text) - 2))}
+    found = np.zeros(len(table))
+    for run in runs:
+        found += pc.match_substring(table.column(column), run, ignore_case=True).to_numpy()
+    return found / len(runs)
+
+
 _PLAIN = ("T", "K", "t", "h", "w", "start_s", "end_s", "role", "group", "group_role")
 
 
@@ -230,7 +257,9 @@ def _row(sample: Sample) -> dict[str, Any]:
         for what in ("items", "codes")
     }
     return {
-        **{name: _clean(getattr(sample, name)) for name in ("id", "cluster", "uri", "language", "licence", "created")},
+        **{
+            name: readable(getattr(sample, name)) for name in ("id", "cluster", "uri", "language", "licence", "created")
+        },
         **counted,
         "soft_items": sum(i.is_soft for i in items),
         "frames": sum(i.grid[0] for i in items if i.kind == KINDS[VIDEO]),
@@ -247,7 +276,7 @@ def _row(sample: Sample) -> dict[str, Any]:
         "item_start_s": [i.start_s for i in items],
         "item_end_s": [i.end_s for i in items],
         "item_role": [ROLES.index(i.role) for i in items],
-        "item_stream": [_clean(i.stream) for i in items],
+        "item_stream": [readable(i.stream) for i in items],
         "item_group": [i.group for i in items],
         "item_group_role": [GROUP_ROLES.index(i.group_role) for i in items],
         "item_num_times": [len(i.times) for i in items],
@@ -257,7 +286,7 @@ def _row(sample: Sample) -> dict[str, Any]:
     }
 
 
-def _clean(text: str) -> str:
+def readable(text: str) -> str:
     """Parquet holds UTF-8 only: bytes of a file name which are none show as \\xNN (the record keeps them)."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 

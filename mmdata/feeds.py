@@ -9,7 +9,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from functools import cached_property
+from itertools import pairwise
+from math import floor
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +35,7 @@ class Opened:
     batch_size: int
     sources: dict[str, Source]
     weights: dict[str, Fraction] | None
-    max_epochs: dict[str, Fraction]
+    caps: dict[str, Fraction | None]  # Stage.caps
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,39 @@ class Feed:
     source: Source
     plan: Plan
     order: Order
+
+
+class Refusal(NamedTuple):
+    """Where an epoch cap ends a run."""
+
+    step: int
+    feed: int
+    most: int  # rows of the feed that the cap allows
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """Where rows of batches come from, step by step. Past the one epoch of a validation split all are -1."""
+
+    feed: np.ndarray  # int32 [m]
+    epoch: np.ndarray  # int64 [m]
+    row: np.ndarray  # int64 [m], of the feed's plan
+    offsets: np.ndarray  # int64 [steps+1], first of each step's rows
+
+    def step(self, i: int) -> Located:
+        """The rows of the i-th step alone."""
+        a, b = self.offsets[i : i + 2].tolist()
+        return Located(self.feed[a:b], self.epoch[a:b], self.row[a:b], np.array([0, b - a]))
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where plan rows of one feed come, by step and row."""
+
+    step: np.ndarray  # int64 [m]
+    row: np.ndarray  # int64 [m], of the step's global batch
+    epoch: np.ndarray  # int64 [m]
+    plan_row: np.ndarray  # int64 [m]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,38 +97,134 @@ class Feeds:
         past = [self.num_rows is not None and first + row >= self.num_rows for row in rows]
         return [None if gone else self.timeline.pick(step, row) for gone, row in zip(past, rows)]
 
-    def plan_rows(self, feed: int, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(epoch, plan row) int64 of row numbers of one feed."""
-        order = self.feeds[feed].order
-        epochs, positions = np.divmod(numbers, order.num_rows)
-        rows = np.empty_like(numbers)
-        for epoch in np.unique(epochs):
-            rows[epochs == epoch] = order.rows(int(epoch), positions[epochs == epoch])
-        return epochs, rows
+    def locate(self, step: int, num_steps: int = 1, shard: tuple[int, int] = (0, 1)) -> Located:
+        """The rows of data shard (i, n) of a run of steps, i*B/n to (i+1)*B/n of each global batch, across stages.
+
+        UserError where an epoch cap would be passed by then; `capped_at` says beforehand how far a run may go.
+        """
+        index, of = shard
+        parts = []
+        for number, first, count in self.timeline.runs(step, num_steps):
+            size = self.timeline.stages[number].batch_size
+            parts.append((number, first, count, range(index * size // of, (index + 1) * size // of)))
+        return self._locate(parts)
+
+    def locate_rows(self, step: int, rows: range) -> Located:
+        """Rows of one step's global batch."""
+        return self._locate([(self.timeline.stage_at(step), step, 1, rows)])
+
+    def places(self, feed: int, plan_rows: np.ndarray, last_step: int) -> Places:  # int64 [m]
+        """Every place before `last_step` at which one of these plan rows of a feed comes, in order."""
+        order, count = self.feeds[feed].order, self.counts(last_step)[feed]
+        plan_rows = np.array(plan_rows, np.int64)
+        epochs = -(-count // order.num_rows) if len(plan_rows) else 0
+        found = [epoch * order.num_rows + order.positions(epoch, plan_rows) for epoch in range(epochs)]
+        numbers = np.concatenate([np.zeros(0, np.int64), *found])
+        kept = np.flatnonzero(numbers < count)
+        kept = kept[np.argsort(numbers[kept])]
+        step, row = self.timeline.places(feed, numbers[kept])
+        return Places(step, row, kept // max(len(plan_rows), 1), plan_rows[kept % max(len(plan_rows), 1)])
+
+    def counts(self, step: int) -> tuple[int, ...]:
+        """How many rows of each feed all batches before `step` hold."""
+        if self.num_rows is None:
+            return self.timeline.counts(step)
+        stage = self.timeline.stages[0]
+        found = stage.shares.counts(min(step * stage.batch_size, self.num_rows))
+        return tuple(dict(zip(stage.sources, found)).get(feed, 0) for feed in range(len(self.feeds)))
 
     def cap(self, stage: int, feed: int) -> int | None:
         """The most rows of a feed that may have come by the end of a stage; None without a cap."""
-        opened = self.stages[stage]
-        for name, source in opened.sources.items():
-            if source.fingerprint == self.feeds[feed].source.fingerprint and name in opened.max_epochs:
-                return int(opened.max_epochs[name] * self.feeds[feed].order.num_rows)
+        return self._most[stage].get(feed)
+
+    def capped_at(self, step: int) -> int | None:
+        """The first step from `step` on which an epoch cap refuses; None if none does."""
+        for refused in self._refused[self.timeline.stage_at(step) :]:
+            if refused:
+                return max(step, refused.step)
         return None
 
     def check(self, last_step: int) -> None:
         """UserError if an epoch cap would be passed before `last_step`."""
-        for number, stage in enumerate(self.timeline.stages):
-            if stage.from_step >= last_step:
-                break
-            following = self.timeline.stages[number + 1 :][:1]
-            end = min(last_step, following[0].from_step) if following else last_step
-            for feed, count in enumerate(self.timeline.counts_in(number, end)):
-                cap = self.cap(number, feed)
-                if cap is not None and count > cap and feed in stage.sources:
-                    raise UserError(
-                        f"source {self.feeds[feed].name!r} would give {count} rows by step {end}, its max_epochs allow"
-                        f" {cap} ({self.feeds[feed].order.num_rows} an epoch): lower its weight, raise the cap, or"
-                        " stop earlier"
-                    )
+        for number, refused in enumerate(self._refused):
+            if refused and refused.step < last_step:
+                following = self.timeline.stages[number + 1 :][:1]
+                end = min(last_step, following[0].from_step) if following else last_step
+                feed = self.feeds[refused.feed]
+                raise UserError(
+                    f"source {feed.name!r} would give {self.timeline.counts_in(number, end)[refused.feed]} rows by step"
+                    f" {end}, its max_epochs allow {refused.most} ({feed.order.num_rows} an epoch), which step"
+                    f" {refused.step} passes: lower its weight, raise the cap, or stop earlier"
+                )
+
+    @cached_property
+    def _most(self) -> list[dict[int, int]]:
+        """The caps of each stage: feed -> rows. Those of earlier stages hold on."""
+        numbers = {feed.source.fingerprint: number for number, feed in enumerate(self.feeds)}
+        caps: dict[int, Fraction | None] = {}
+        out = []
+        for stage in self.stages:
+            caps |= {numbers[stage.sources[name].fingerprint]: cap for name, cap in stage.caps.items()}
+            held = [(feed, cap * self.feeds[feed].order.num_rows) for feed, cap in caps.items() if cap is not None]
+            out.append({feed: floor(rows) for feed, rows in held})
+        return out
+
+    @cached_property
+    def _refused(self) -> list[Refusal | None]:
+        """The first step of each stage that would pass an epoch cap."""
+        out: list[Refusal | None] = []
+        ends = [*(stage.from_step for stage in self.timeline.stages[1:]), None]
+        for stage, bases, caps, end in zip(self.timeline.stages, self.timeline.bases, self._most, ends):
+            found = []
+            for k, feed in enumerate(stage.sources):
+                if feed not in caps or not stage.shares.weights[k]:
+                    continue
+                row = stage.shares.place(k, max(caps[feed] - bases[feed], 0))
+                step = stage.from_step + row // stage.batch_size
+                if end is None or step < end:
+                    found.append(Refusal(step, feed, caps[feed]))
+            out.append(min(found, default=None))
+        return out
+
+    def _locate(self, parts: Sequence[tuple[int, int, int, range]]) -> Located:
+        """Of (stage, first step, number of steps, rows of each of their batches) in turn."""
+        feeds: list[np.ndarray] = [np.zeros(0, np.int32)]
+        past: list[np.ndarray] = [np.zeros(0, np.int64)]
+        sizes = [np.zeros(1, np.int64)]
+        for number, first, count, rows in parts:
+            self._refuse(number, first, first + count)
+            feed, numbers = self.timeline.picks(number, first, count, rows)
+            if self.num_rows is not None:
+                size = self.timeline.stages[0].batch_size
+                t = (first + np.arange(count))[:, None] * size + np.arange(rows.start, rows.stop)
+                feed[t.reshape(-1) >= self.num_rows] = -1
+            feeds.append(feed)
+            past.append(numbers)
+            sizes.append(np.full(count, len(rows), np.int64))
+        feed, numbers = np.concatenate(feeds), np.concatenate(past)
+        epoch, row = self._plan_rows(feed, numbers)
+        return Located(feed, epoch, row, np.cumsum(np.concatenate(sizes)))
+
+    def _refuse(self, number: int, first: int, end: int) -> None:
+        """UserError if an epoch cap of a stage is passed before step `end`, the steps asked for begin at `first`."""
+        refused = self._refused[number]
+        if refused and end > refused.step:
+            raise UserError(
+                f"source {self.feeds[refused.feed].name!r} has given all rows that its max_epochs allow"
+                f" ({refused.most}) at step {max(refused.step, first)}: end the run, or append a stage without it"
+            )
+
+    def _plan_rows(self, feed: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(epoch, plan row) int64 [m] of rows in the order of their steps, of feed int32 [m] (-1: -1) and int64 [m]."""
+        by_feed = np.argsort(feed, kind="stable")
+        bounds, numbers = np.searchsorted(feed[by_feed], np.arange(len(self.feeds) + 1)), numbers[by_feed]
+        epochs, rows = np.full(len(feed), -1, np.int64), np.full(len(feed), -1, np.int64)
+        for number, (begin, end) in enumerate(pairwise(bounds.tolist())):
+            if begin < end:
+                epochs[begin:end], rows[begin:end] = self.feeds[number].order.past(numbers[begin:end])
+        back = np.empty_like(by_feed)
+        back[by_feed] = np.arange(len(by_feed))
+        return epochs[back], rows[back]
 
 
 def open_stages(data: Any, batch_size: int | None, cache_shards: int = CACHE_SHARDS) -> list[Opened]:
@@ -182,18 +314,35 @@ def make_feeds(stages: list[Opened], split: str, seed: int, plan_of: Callable[[S
 def _row_weights(feeds: list[Feed], names: list[str], stage: Opened, split: str) -> list[int]:
     rows = [feed.plan.num_rows for feed in feeds]
     if not sum(rows):
-        raise UserError(f"no source of {names} has a row in its {split} split: nothing to read")
+        has = "a sample that fits a row" if any(len(feed.source.splits[split]) for feed in feeds) else "a sample"
+        raise UserError(
+            f"no source of {names} has {has} in its {split} split: build from more documents, raise seq_len or limits,"
+            " or name another split"
+        )
     if split != "train":
         wanted = [stage.weights is None or stage.weights[name] > 0 for name in names]
         return [r if want else 0 for r, want in zip(rows, wanted)]
+    for name, feed in zip(names, feeds):
+        if not feed.plan.num_rows:
+            _refuse_empty(name, feed, None if stage.weights is None else stage.weights[name])
     if stage.weights is None:
         weights = [Fraction(feed.plan.num_tokens) for feed in feeds]
     else:
         weights = [stage.weights[name] for name in names]
-        for name, weight, count in zip(names, weights, rows):
-            if weight and not count:
-                raise UserError(f"source {name!r} has weight {weight} and no row in split {split}: give it weight 0")
-    return row_weights(weights, [feed.plan.num_tokens for feed in feeds], rows)
+    return row_weights(weights, [feed.plan.num_tokens for feed in feeds], rows, names)
+
+
+def _refuse_empty(name: str, feed: Feed, weight: Fraction | None) -> None:
+    """UserError where a source without a row has a share. By its tokens (weight None) one without samples has none, but
+    one whose samples all fit no row would be lost unseen."""
+    num, has = len(feed.source.splits["train"]), "no row" if weight is None else f"weight {weight} and no row"
+    if num and weight != 0:
+        raise UserError(
+            f"source {name!r} has {has}: none of its {num} train samples fits one of"
+            f" {feed.plan.settings.seq_len} tokens within its limits; raise seq_len or limits, or give it weight 0"
+        )
+    if weight:
+        raise UserError(f"source {name!r} has {has}: its train split is empty; give it weight 0")
 
 
 def _open(stage: Stage, opened: dict[Any, Source], cache_shards: int) -> Opened:
@@ -211,5 +360,4 @@ def _open(stage: Stage, opened: dict[Any, Source], cache_shards: int) -> Opened:
             raise UserError(f"{other!r} and {name!r} are the same source ({source.fingerprint[:12]}): name it once")
     given: Mapping[str, Any] | None = stage.mixture.weights
     weights = None if given is None else {name: exact(given[name], name) for name in sources}
-    caps = {name: exact(cap, name) for name, cap in (stage.max_epochs or {}).items()}
-    return Opened(stage.from_step, stage.batch_size, sources, weights, caps)
+    return Opened(int(stage.from_step), int(stage.batch_size), sources, weights, stage.caps)

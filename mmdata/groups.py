@@ -7,6 +7,7 @@ group, and those of the following group are what to fetch ahead.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,16 +31,17 @@ class Group:
     """The group that holds a position of an epoch."""
 
     epoch: int
-    stop: int  # the first position of the epoch behind it
+    start: int  # positions of the epoch
+    stop: int
     shards: tuple[int, ...]  # numbers in the split, in the order of the epoch's windows
 
 
 def shards_of_group(order: Order, plan: Plan, num_shards: int, epoch: int, position: int) -> Group:
     """The group of a position of an epoch, with those of a split's shards that its rows come from."""
-    windows, _, stop = order.group(epoch, position)
+    windows, start, stop = order.group(epoch, position)
     size = plan.settings.window_shards
     full = windows[np.diff(plan.windows)[windows] > 0].tolist()
-    return Group(epoch, stop, tuple(s for w in full for s in range(w * size, min((w + 1) * size, num_shards))))
+    return Group(epoch, start, stop, tuple(s for w in full for s in range(w * size, min((w + 1) * size, num_shards))))
 
 
 def check_room(feed: Feed, split: str, soft: bool) -> None:
@@ -78,6 +80,7 @@ class Announcer:
         self._step = -1  # the newest announced
         self._readers: dict[int, Reader] = {}
         self._said: dict[int, tuple[object, ...]] = {}
+        self._known: dict[str, deque[Group]] = {}
         self._remote = [n for n, feed in enumerate(feeds.feeds) if isinstance(feed.source.files, RemoteFolder)]
 
     def announce(self, step: int) -> None:
@@ -89,7 +92,7 @@ class Announcer:
                 return  # its group is still kept
             self._step = step
             timeline = self._feeds.timeline
-            counts = [timeline.counts(s) for s in (max(step - self._behind, 0), step, step + 1)]
+            counts = [self._feeds.counts(s) for s in (max(step - self._behind, 0), step, step + 1)]
             stage = timeline.stages[timeline.stage_at(step)]
             used = {s for s, weight in zip(stage.sources, stage.shares.weights) if weight}
             for number in self._remote:
@@ -135,10 +138,19 @@ class Announcer:
             last = min(last, num_rows)
         while first < last:
             epoch, position = divmod(first, num_rows)
-            num_shards = len(feed.source.splits[self._split].shards)
-            out.append(shards_of_group(feed.order, feed.plan, num_shards, epoch, position))
+            out.append(self._group(feed, epoch, position))
             first = epoch * num_rows + out[-1].stop
         return out
+
+    def _group(self, feed: Feed, epoch: int, position: int) -> Group:
+        """One of the last few, or found now: in the order of an epoch, which takes a look at all its windows."""
+        known = self._known.setdefault(feed.source.fingerprint, deque(maxlen=4))
+        for group in known:
+            if group.epoch == epoch and group.start <= position < group.stop:
+                return group
+        num_shards = len(feed.source.splits[self._split].shards)
+        known.append(shards_of_group(feed.order, feed.plan, num_shards, epoch, position))
+        return known[-1]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"feeds": self._feeds, "split": self._split, "behind": self._behind}

@@ -22,7 +22,7 @@ _RECORDS = 114  # "r", the type of a chunk of records
     SIZE,  # bytes of it
     STARTS,  # int64 [n], first byte of each record
     SIZES,  # int64 [n]
-    PLAIN,  # uint8 [n], 1: the sample is filled here, 0: it is rendered
+    FORM,  # uint8 [n], of each sample: tokenizer.programs
     ITEMS,  # int64 [n+1], first item of each sample
     UNITS,  # int32 [m], places of each item
     CODES,  # int32 [m], codes of each item: T * K
@@ -33,9 +33,12 @@ _RECORDS = 114  # "r", the type of a chunk of records
     RUNS,  # int32 [r, 4]
     IDS,  # int32 [c], fixed ids
     BOOKS,  # int64 [k, 2], first id and size of each codebook
-) = range(15)
-NUM_COLUMNS = 15
-CONTROL = 5  # tokenizer.item.CONTROL
+    SPECIAL,  # uint8 [codes of text], 1: no text has it
+    NUM_SPECIAL,  # 0: there are none
+) = range(17)
+NUM_COLUMNS = 17
+TEXT, CONTROL = 1, 5  # tokenizer.item
+PLAIN, CHOSEN = 1, 2  # tokenizer.programs
 
 
 def _pointer_to(kind: Any) -> Any:
@@ -160,7 +163,7 @@ def fill(  # type: ignore[no-untyped-def]
     segments,
     positions,
     kinds,
-    todo,  # int64 [t, 4]: row of the batch, segment, entry, column: what is to be rendered
+    todo,  # int64 [t, 5]: row of the batch, segment, entry, column, form: what is not filled here
 ):
     """Fill rows of a batch. Returns how many entries are left to be rendered, or -1 - s where shard s is not open."""
     for r in range(len(places)):
@@ -169,7 +172,7 @@ def fill(  # type: ignore[no-untyped-def]
             used[s] = tick
             if slots[s] < 0:
                 return -1 - s
-    num_todo = 0
+    num_todo, as_stored = 0, np.empty(0, np.int64)
     for r in range(len(places)):
         b, row = places[r, 0], places[r, 1]
         column, segment = 0, 0
@@ -180,26 +183,78 @@ def fill(  # type: ignore[no-untyped-def]
                 segment += 1
                 s = np.searchsorted(bounds, sample, "right") - 1
                 n = _entry(
-                    shards[slots[s]], sample - bounds[s], plan_start[e], plan_stop[e], length,
+                    shards[slots[s]], sample - bounds[s], plan_start[e], plan_stop[e], length, as_stored,
                     edge_ids, edge_weights, tokens[b], weights[b], kinds[b], column,
                 )  # fmt: skip
                 if n < 0:
                     todo[num_todo, 0], todo[num_todo, 1], todo[num_todo, 2], todo[num_todo, 3] = b, segment, e, column
+                    todo[num_todo, 4] = _u1(shards[slots[s], FORM])[sample - bounds[s]]
                     num_todo += 1
                     n = 0
-            last = column + n - 1
-            for c in range(column, last):
-                targets[b, c] = tokens[b, c + 1]
-            if n:
-                targets[b, last] = 0
-                weights[b, last] = 0
-            segments[b, column : column + n] = segment
-            for c in range(n):
-                positions[b, column + c] = c
+            _finish(tokens[b], targets[b], weights[b], segments[b], positions[b], column, n, segment)
             _pad(tokens[b], targets[b], weights[b], segments[b], positions[b], kinds[b], column + n, column + length)
             column += length
         _pad(tokens[b], targets[b], weights[b], segments[b], positions[b], kinds[b], column, tokens.shape[1])
     return num_todo
+
+
+@numba.njit(cache=True, nogil=True)
+def fill_chosen(  # type: ignore[no-untyped-def]
+    todo,  # int64 [t, 5], as `fill` leaves it
+    ends,  # int64 [t], where the order of each ends in `orders`
+    orders,  # int64 [sum], items of the sample in the order chosen
+    plan_sample,
+    plan_start,
+    plan_stop,
+    plan_length,
+    bounds,
+    slots,
+    shards,
+    edge_ids,
+    edge_weights,
+    tokens,
+    targets,
+    weights,
+    segments,
+    positions,
+    kinds,
+    done,  # bool [t]
+):
+    """Fill whole samples with their items in other orders, into padding; `done` says which were."""
+    first = 0
+    for x in range(len(todo)):
+        b, segment, e, column = todo[x, 0], todo[x, 1], todo[x, 2], todo[x, 3]
+        s = np.searchsorted(bounds, plan_sample[e], "right") - 1
+        order = orders[first : ends[x]]
+        first = ends[x]
+        done[x] = False
+        if slots[s] < 0 or len(order) == 0:
+            continue
+        n = _entry(
+            shards[slots[s]], plan_sample[e] - bounds[s], plan_start[e], plan_stop[e], plan_length[e], order,
+            edge_ids, edge_weights, tokens[b], weights[b], kinds[b], column,
+        )  # fmt: skip
+        if n < 0:
+            n = 0
+        else:
+            done[x] = True
+        _finish(tokens[b], targets[b], weights[b], segments[b], positions[b], column, n, segment)
+        stop = column + plan_length[e]
+        _pad(tokens[b], targets[b], weights[b], segments[b], positions[b], kinds[b], column + n, stop)
+
+
+@numba.njit(cache=True, nogil=True)
+def _finish(tokens, targets, weights, segments, positions, column, n, segment):  # type: ignore[no-untyped-def]
+    """What follows from the tokens of a segment."""
+    last = column + n - 1
+    for c in range(column, last):
+        targets[c] = tokens[c + 1]
+    if n:
+        targets[last] = 0
+        weights[last] = 0
+    segments[column : column + n] = segment
+    for c in range(n):
+        positions[column + c] = c
 
 
 @numba.njit(cache=True, nogil=True)
@@ -222,11 +277,12 @@ def _is_in(values, value):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _entry(  # type: ignore[no-untyped-def]
-    shard, i, start, stop, length, edge_ids, edge_weights, tokens, weights, kinds, column
+    shard, i, start, stop, length, order, edge_ids, edge_weights, tokens, weights, kinds, column
 ):
     """Write places start:stop of sample i as tokens from `column` on; returns how many, -1 where it must be rendered:
     another form, or something that is not as the catalog says."""
-    if not _u1(shard[PLAIN])[i]:
+    form = _u1(shard[FORM])[i]
+    if not (form == PLAIN or (form == CHOSEN and len(order))):
         return -1
     data = _u1(shard[DATA])
     at, size = _i8(shard[STARTS])[i], _i8(shard[SIZES])[i]
@@ -250,8 +306,9 @@ def _entry(  # type: ignore[no-untyped-def]
     if num_bytes < 0:
         return -1
     n = _items(
-        shard, i, start, stop, length, edge_ids, edge_weights, tokens, weights, kinds, column, record + codes, num_bytes
-    )
+        shard, i, start, stop, length, order, edge_ids, edge_weights, tokens, weights, kinds, column,
+        record + codes, num_bytes,
+    )  # fmt: skip
     # A use after the last read: the record may lie in the scratch array, which is freed when nothing names it
     return n if len(scratch) == 0 or scratch[0] >= 0 else -1
 
@@ -287,7 +344,7 @@ def _codes_of(record, size):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _items(  # type: ignore[no-untyped-def]
-    shard, i, start, stop, length, edge_ids, edge_weights, tokens, weights, kinds, column, codes, num_bytes
+    shard, i, start, stop, length, order, edge_ids, edge_weights, tokens, weights, kinds, column, codes, num_bytes
 ):
     items, units, num_codes = _i8(shard[ITEMS]), _i4(shard[UNITS]), _i4(shard[CODES])
     offset, width, number = _i8(shard[OFFSET]), _u1(shard[WIDTH]), _i4(shard[NUMBER])
@@ -300,10 +357,11 @@ def _items(  # type: ignore[no-untyped-def]
             return -1
         tokens[c], kinds[c] = edge_ids[edge], CONTROL
         c += 1
-    place = 0
-    for m in range(items[i], items[i + 1]):
+    place, chosen = 0, len(order) > 0
+    for x in range(len(order) if chosen else items[i + 1] - items[i]):
+        m = items[i] + (order[x] if chosen else x)
         n = units[m]
-        first, last = max(start - place, 0), min(stop - place, n)
+        first, last = (0, n) if chosen else (max(start - place, 0), min(stop - place, n))
         place += n
         if first >= last:
             continue
@@ -331,11 +389,13 @@ def _items(  # type: ignore[no-untyped-def]
                     return -1
                 source += np.int64(count) * width[m]
                 rest -= count
+                if shard[NUM_SPECIAL] and runs[4 * r + 2] == TEXT and _any_special(shard, tokens[c : c + count]):
+                    return -1
             kinds[c : c + count] = runs[4 * r + 2]
             weight = np.int32(runs[4 * r + 3])
             _weigh(weights, max(c - 1, column), c + count - 1, weight)
             c += count
-    edge = 1 if stop == place else 2
+    edge = 1 if chosen or stop == place else 2
     if edge_ids[edge] >= 0:
         if c >= end:
             return -1
@@ -344,6 +404,16 @@ def _items(  # type: ignore[no-untyped-def]
             weights[c - 1] = edge_weights[edge]
         c += 1
     return c - column
+
+
+@numba.njit(cache=True, nogil=True)
+def _any_special(shard, tokens):  # type: ignore[no-untyped-def]
+    """Whether one of the ids of text is a control of the layout (the range of text begins at 0)."""
+    special = _u1(shard[SPECIAL])
+    found = False
+    for c in range(len(tokens)):
+        found |= special[tokens[c]] > 0
+    return found
 
 
 @numba.njit(cache=True, nogil=True)

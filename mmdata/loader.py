@@ -7,21 +7,20 @@ change the order. Grain reads ahead: its source is random access over steps. Imp
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from mmdata.batch import Batch
 from mmdata.dataset import Dataset, Source
 from mmdata.errors import UserError
 from mmdata.explain import Explained, explain, steps_of
-from mmdata.feeds import codecs_of, load_from, make_feeds, open_stages
+from mmdata.feeds import Located, codecs_of, load_from, make_feeds, open_stages
 from mmdata.folder import CACHE_SHARDS
 from mmdata.groups import Announcer
 from mmdata.mixture import Mixture
-from mmdata.plan import PlanSettings, plan_of
+from mmdata.plan import Plan, PlanSettings, plan_of
 from mmdata.reading import Entry, Renderer
 from mmdata.report import report
 from mmdata.schedule import Schedule
@@ -31,6 +30,7 @@ from mmdata.state import Quarantined, check_same_past, make_state, merge_quarant
 from tokenizer.codec import CodecSpec
 from tokenizer.layout import Layout, LayoutSpec, load_layout
 
+_STEPS_AT_ONCE = 64  # whose rows are found together
 _FOREVER = 1 << 60  # steps of an endless stream, as Grain asks for a length
 
 
@@ -48,6 +48,7 @@ class Loader:
     codecs: names of codecs whose ids come first, in this order, whether the data has them yet or not: a source that
         brings one of them later moves no id
     threads, read_ahead: threads and batches of Grain's read-ahead; threads=0 reads in the caller's
+    progress: told (source, windows done, windows) of each plan that is made, as none was cached
     cache_shards: of sources named by a URL, most shards of each that are kept on this machine
 
     >>> loader = Loader("runs/demo/data", seq_len=1024, batch_size=8)        # doctest: +SKIP
@@ -74,6 +75,7 @@ class Loader:
         threads: int = 1,
         read_ahead: int = 2,
         cache_shards: int = CACHE_SHARDS,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         if seq_len < 1:
             raise UserError(f"seq_len is {seq_len}: give the Loader the tokens of a row, for example seq_len=1024")
@@ -97,14 +99,15 @@ class Loader:
             limits=dict(limits or {}),
             too_long=too_long,
         )
-        self.feeds = make_feeds(stages, split, seed, lambda source: plan_of(source, split, self.layout, self.settings))
+        self.feeds = make_feeds(stages, split, seed, lambda source: self._plan_of(source, progress))
         behind = max(threads, read_ahead)  # steps that Grain may be reading at a time
         self._announcer = Announcer(self.feeds, split, behind, soft=bool(self.layout.soft_shapes))
         self.quarantine = tuple(sorted(Quarantined.of(entry) for entry in quarantine))
-        self.renderer = Renderer(self.layout, seq_len, seed, split)
-        self.renderer.leave_out(self.feeds.feeds, self.quarantine)
+        self.renderer = Renderer(self.layout, seq_len, seed, split, self.feeds.feeds)
+        self.renderer.leave_out(self.quarantine)
         self.threads, self.read_ahead = threads, read_ahead
         self.step = 0  # the next one
+        self._block: tuple[int, Located] | None = None  # rows of a run of steps, from its first step on
         self._ahead: Any = None  # Grain's iterator, from self.step on
 
     @property
@@ -146,11 +149,9 @@ class Loader:
 
     def batch_at(self, step: int) -> Batch:
         """This data shard's part of the global batch of any step."""
-        size = self.size_at(step)
+        self.size_at(step)
         self._announcer.announce(step)
-        index, of = self.shard
-        rows = range(index * size // of, (index + 1) * size // of)
-        return self.renderer.batch(self.feeds.feeds, self.entries_at(step, rows), step)
+        return self.renderer.batch(self._rows_of(step), step)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on with the next step: JSON in clear."""
@@ -161,7 +162,7 @@ class Loader:
         step = state.get("step") if isinstance(state, Mapping) else None
         check_same_past(state, self._state_at(step if isinstance(step, int) else 0, ()))
         self.quarantine = merge_quarantine(state, self.quarantine)
-        self.renderer.leave_out(self.feeds.feeds, self.quarantine)
+        self.renderer.leave_out(self.quarantine)
         self._seek(state["step"])
 
     def check(self, last_step: int) -> None:
@@ -197,22 +198,20 @@ class Loader:
 
     def entries_at(self, step: int, rows: range) -> list[list[Entry]]:
         """The planned entries of rows of a step's global batch."""
-        numbers = self.feeds.numbers(step, rows)
-        stage = self.feeds.timeline.stage_at(step)
-        out: list[list[Entry]] = [[] for _ in rows]
-        for feed in {n[0] for n in numbers if n is not None}:
-            mine = [i for i, n in enumerate(numbers) if n is not None and n[0] == feed]
-            wanted = np.array([numbers[i][1] for i in mine], np.int64)  # type: ignore[index]
-            cap = self.feeds.cap(stage, feed)
-            if cap is not None and int(wanted.max()) >= cap:
-                raise UserError(
-                    f"source {self.feeds.feeds[feed].name!r} has given all rows that its max_epochs allow ({cap}) at"
-                    f" step {step}: end the run, or append a stage without it"
-                )
-            epochs, plan_rows = self.feeds.plan_rows(feed, wanted)
-            for i, epoch, plan_row in zip(mine, epochs.tolist(), plan_rows.tolist()):
-                out[i] = Entry.of_row(feed, self.feeds.feeds[feed].plan, plan_row, epoch)
-        return out
+        return self.renderer.entries(self.feeds.locate_rows(step, rows))
+
+    def _rows_of(self, step: int) -> Located:
+        """Which rows make up this data shard's part of a step's batch; found for a run of steps at a time."""
+        found = self._block
+        if found is None or not found[0] <= step < found[0] + len(found[1].offsets) - 1:
+            capped = self.feeds.capped_at(step)
+            num = _STEPS_AT_ONCE if capped is None else min(_STEPS_AT_ONCE, max(1, capped - step))
+            self._block = found = step, self.feeds.locate(step, num, self.shard)
+        return found[1].step(step - found[0])
+
+    def _plan_of(self, source: Source, progress: Callable[[str, int, int], None] | None) -> Plan:
+        told = partial(progress, source.name) if progress else None
+        return plan_of(source, self.split, self.layout, self.settings, told)
 
     def _state_at(self, step: int, quarantine: Sequence[Quarantined]) -> dict[str, Any]:
         feeds, stages = self.feeds.feeds, []

@@ -16,6 +16,7 @@ from typing import Any
 from mmdata.errors import UserError
 
 SHARE_BITS = 32  # row weights are integers of sum 2^32
+_MOST_DIGITS = 400  # before or after the point of a weight; every float has less
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,8 @@ class Mixture:
             raise UserError("a mixture needs at least one source: Mixture({'web': 'DIR/web'})")
         if self.weights is None:
             return
+        if not isinstance(self.weights, Mapping):
+            raise UserError(f"weights are {self.weights!r}: give one by name, such as {{'web': 0.7, 'speech': 0.3}}")
         unknown, missing = set(self.weights) - set(self.sources), set(self.sources) - set(self.weights)
         if unknown or missing:
             known = sorted(self.sources)
@@ -40,19 +43,24 @@ class Mixture:
             raise UserError(f"all weights are 0: {dict(self.weights)}; give one source of the mixture a positive one")
 
 
-def exact(weight: Any, name: str = "") -> Fraction:
-    """A weight as the decimal that was written: 0.7 is 7/10. UserError where it is negative or no number."""
+def exact(value: Any, name: str = "", what: str = "the weight") -> Fraction:
+    """A weight (or another number of a source) as the decimal that was written: 0.7 is 7/10. UserError where it is
+    negative or no number."""
     try:
-        value = Decimal(str(weight)) if not isinstance(weight, Fraction) else weight
-        fraction = Fraction(value)
-    except (InvalidOperation, ValueError, OverflowError, TypeError):
-        raise UserError(f"the weight of {name!r} is {weight!r}: use a number of 0 or more, such as 0.7") from None
+        number = value if isinstance(value, Fraction) else Decimal(str(value))
+        if isinstance(number, Decimal) and abs(number.adjusted()) > _MOST_DIGITS:  # 1e999999999 takes all memory
+            raise ValueError
+        fraction = Fraction(number)
+    except (InvalidOperation, ValueError, OverflowError):
+        fraction = Fraction(-1)
     if fraction < 0:
-        raise UserError(f"the weight of {name!r} is {weight}: weights are 0 or more")
+        raise UserError(f"{what} of {name!r} is {value!r}: use a number of 0 or more, such as 0.7")
     return fraction
 
 
-def row_weights(weights: Sequence[Fraction], tokens: Sequence[int], rows: Sequence[int]) -> list[int]:
+def row_weights(
+    weights: Sequence[Fraction], tokens: Sequence[int], rows: Sequence[int], names: Sequence[str] = ()
+) -> list[int]:
     """Integers of sum 2^32 in proportion to weight / (mean tokens a row), for sources in their order.
 
     Each is a difference of the running sums, scaled and rounded half to even, so the sum is exact. A positive weight
@@ -67,7 +75,10 @@ def row_weights(weights: Sequence[Fraction], tokens: Sequence[int], rows: Sequen
     whole = [b - a for a, b in pairwise(ends)]
     for number, (share, weight) in enumerate(zip(shares, whole)):
         if share and not weight:
-            raise UserError(f"weight {float(weights[number])} is below 1 row in 2^{SHARE_BITS}: use 0 or a larger one")
+            name = f" of {names[number]!r}" if names else ""
+            raise UserError(
+                f"the weight{name} is {float(weights[number])}, below 1 row in 2^{SHARE_BITS}: use 0 or a larger one"
+            )
     return whole
 
 

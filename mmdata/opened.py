@@ -62,6 +62,7 @@ class OpenShards:
     def __init__(self, folder: Folder, shards: Sequence[ShardInfo], max_open: int = MAX_OPEN) -> None:
         self._folder, self._shards, self._max_open = folder, tuple(shards), max_open
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
+        self._verified: dict[int, tuple[int, ...] | None] = {}  # as the file was when its sha256 was found right
         self._lock = threading.Lock()
 
     def __getitem__(self, shard: int) -> OpenShard:
@@ -74,8 +75,7 @@ class OpenShards:
         with folder.shard(info.file) as path, self._lock:  # others read on while this one is fetched
             if shard not in self._open:
                 self._close_some()
-                catalog = folder.path(info.catalog)
-                self._open[shard] = open_shard(path, catalog, info, lambda: folder.afresh(info.file))
+                self._open[shard] = self._opened_now(shard, path)
             return self._open[shard]
 
     def _close_some(self) -> None:
@@ -85,6 +85,14 @@ class OpenShards:
         while len(self._open) >= self._max_open:
             self._open.popitem(last=False)
 
+    def _opened_now(self, shard: int, path: Path) -> OpenShard:
+        info = self._shards[shard]
+        catalog, verified = self._folder.path(info.catalog), self._verified.get(shard) == _mark(path)
+        opened = open_shard(path, catalog, info, lambda: self._folder.afresh(info.file), verified)
+        if opened.digests is None:
+            self._verified[shard] = _mark(path)
+        return opened
+
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self._folder, "shards": self._shards, "max_open": self._max_open}
 
@@ -93,10 +101,15 @@ class OpenShards:
 
 
 def open_shard(
-    path: Path, catalog: Path, info: ShardInfo, afresh: Callable[[], Path | None] = lambda: None
+    path: Path,
+    catalog: Path,
+    info: ShardInfo,
+    afresh: Callable[[], Path | None] = lambda: None,
+    verified: bool = False,
 ) -> OpenShard:
-    """A shard's file, verified. One that is not as it was written is looked at once more, after `afresh` has fetched it
-    again where it can (it gives the new file); what is still damaged is read through the reader."""
+    """A shard's file, verified, unless it was and has not changed since (`verified`). One that is not as it was written
+    is looked at once more, after `afresh` has fetched it again where it can (it gives the new file); what is still
+    damaged is read through the reader."""
     why = ""
     for attempt in range(_ATTEMPTS):
         path = (afresh() if attempt else None) or path
@@ -105,7 +118,7 @@ def open_shard(
         except OSError as error:
             why = f"{type(error).__name__}: {error.strerror}"
             continue
-        why = _difference(data, info)
+        why = "" if verified and not attempt else _difference(data, info)
         if why:
             continue
         try:
@@ -115,6 +128,15 @@ def open_shard(
             reader.read(0, [0][: info.samples])  # opens it, while it is sure to be there
             return OpenShard(info, None, reader, None)
     return _damaged(path, catalog, info, why)
+
+
+def _mark(path: Path) -> tuple[int, ...] | None:
+    """What changes with a file's content; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _difference(data: np.ndarray, info: ShardInfo) -> str:

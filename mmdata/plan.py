@@ -101,8 +101,14 @@ def plan_fingerprint(settings: PlanSettings, source: str, split: str) -> str:
     return hashlib.sha256(canonical_json({"plan": settings.to_json(), "source": source, "split": split})).hexdigest()
 
 
-def plan_of(source: Any, split: str, layout: Any, settings: PlanSettings) -> Plan:
-    """The plan of a source's split: from the cache, or made and put there."""
+def plan_of(
+    source: Any,
+    split: str,
+    layout: Any,
+    settings: PlanSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> Plan:
+    """The plan of a source's split: from the cache, or made (with `progress` as in `make_plan`) and put there."""
     fingerprint = plan_fingerprint(settings, source.fingerprint, split)
     folders = [source.folder / "plans", user_cache() / "plans"]
     for folder in folders:
@@ -110,7 +116,7 @@ def plan_of(source: Any, split: str, layout: Any, settings: PlanSettings) -> Pla
         if path.is_file():
             return read_plan(path)
     source.files.fetch(shard.catalog for shard in source.splits[split].shards)
-    plan = make_plan(source, split, layout, settings)
+    plan = make_plan(source, split, layout, settings, progress)
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from mmdata.batch import Batch, empty_batch, put_row
+from mmdata.batch import Batch, batch_in, batch_size_bytes, empty_batch, put_row, put_segment
 from mmdata.dataset import Source
-from mmdata.errors import RunError, UserError
-from mmdata.feeds import Feed
+from mmdata.errors import DamagedRecord, RunError, UserError
+from mmdata.feeds import Feed, Located
+from mmdata.filling import Filler
 from mmdata.plan import Plan
+from mmdata.ring import Ring
 from mmdata.sample import Sample
 from mmdata.state import Quarantined
-from tokenizer.item import Item
+from tokenizer.item import Item, ItemTable
 from tokenizer.layout import Layout
+from tokenizer.programs import Programs
 from tokenizer.row import Row
 from tokenizer.soft import MEL_RATE_HZ
 
@@ -54,51 +58,122 @@ class Piece:
     row: Row
 
 
+class BadRecord(RunError):
+    """A record, or a whole shard, that cannot be read at a step; `entry` is what leaves it out."""
+
+    def __init__(self, entry: dict[str, Any], sample: str, why: object) -> None:
+        self.entry = entry
+        super().__init__(
+            f"{sample} of source {entry['source']!r} cannot be read at step {entry['from_step']} ({why}); fetch"
+            f" {entry['shard']} again, or give the Loader quarantine=[{entry}] to leave this record out"
+        )
+
+
 class Renderer:
-    """Reads and renders planned rows in one layout."""
+    """Reads planned rows and writes them as batches in one layout."""
 
-    def __init__(self, layout: Layout, seq_len: int, seed: int, split: str) -> None:
+    def __init__(self, layout: Layout, seq_len: int, seed: int, split: str, feeds: Sequence[Feed]) -> None:
         self.layout, self.seq_len, self.seed, self.split = layout, seq_len, seed, split
-        self._left_out: dict[tuple[int, int], int] = {}  # (feed, sample) -> from step
+        self.feeds = feeds
+        self._programs = programs = Programs(layout)
+        self._fillers = [Filler(f.source.splits[split], f.plan, programs) for f in feeds] if programs.plain else []
+        self._rings: dict[int, Ring] = {}  # by rows of a batch
+        self._left_out: list[tuple[np.ndarray, np.ndarray]] = []  # a feed: samples int64, from which step int64
+        self.leave_out(())
 
-    def leave_out(self, feeds: Sequence[Feed], quarantine: Iterable[Quarantined]) -> None:
-        """Render these records as padding from now on."""
-        left_out: dict[tuple[int, int], int] = {}
+    def leave_out(self, quarantine: Iterable[Quarantined]) -> None:
+        """Make these records padding from now on."""
+        left_out: list[dict[int, int]] = [{} for _ in self.feeds]
         for entry in quarantine:
-            key = _find(feeds, self.split, entry)
+            key = _find(self.feeds, self.split, entry)
             if key is not None:
-                left_out[key] = min(entry.from_step, left_out.get(key, entry.from_step))
-        self._left_out = left_out
+                feed, sample = key
+                left_out[feed][sample] = min(entry.from_step, left_out[feed].get(sample, entry.from_step))
+        self._left_out = [
+            (np.array(sorted(one), np.int64), np.array([one[s] for s in sorted(one)], np.int64)) for one in left_out
+        ]
 
-    def batch(self, feeds: Sequence[Feed], rows: Sequence[list[Entry]], step: int) -> Batch:
+    def batch(self, rows: Located, step: int) -> Batch:
         """The rows as a batch; an entry left out, and what a choice removed, is padding."""
-        samples = self._read(feeds, [entry for entries in rows for entry in entries], step)
-        rendered = [[self._render(feeds, entry, samples) for entry in entries] for entries in rows]
+        return self._filled(rows, step) if self._fillers else self._rendered(rows, step)
+
+    def pieces(self, entries: list[Entry], step: int) -> Iterator[tuple[int, Piece]]:
+        """(segment id, piece) of one row."""
+        yield from enumerate(self._render(entries, step), 1)
+
+    def entries(self, rows: Located) -> list[list[Entry]]:
+        """The planned entries of each row."""
+        return [
+            Entry.of_row(feed, self.feeds[feed].plan, row, epoch) if feed >= 0 else []
+            for feed, epoch, row in zip(rows.feed.tolist(), rows.epoch.tolist(), rows.row.tolist())
+        ]
+
+    def _filled(self, rows: Located, step: int) -> Batch:
+        """By compiled code, and what that leaves one by one: layouts whose items do not look at one another."""
+        num = len(rows.feed)
+        if num not in self._rings:
+            self._rings[num] = Ring(batch_size_bytes(num, self.seq_len))
+        batch = batch_in(self._rings[num].take(), num, self.seq_len)
+        for feed in np.unique(rows.feed).tolist():
+            mine = np.flatnonzero(rows.feed == feed)
+            if feed < 0:
+                for array in batch.arrays().values():
+                    array[mine] = 0
+                continue
+            places = np.stack([mine, rows.row[mine]], axis=1)
+            try:
+                todo = self._fillers[feed].fill(
+                    batch, places, self._left_out_at(feed, step), partial(self._choose, rows)
+                )
+            except DamagedRecord as error:
+                raise self._bad(feed, error.shard, -1, step, error) from error
+            if len(todo):
+                self._render_into(batch, feed, rows.epoch, todo, step)
+        return batch
+
+    def _choose(self, rows: Located, table: ItemTable, i: int, sample_id: str, b: int) -> list[int]:
+        return self._programs.order(table, i, self.seed, sample_id, int(rows.epoch[b]))
+
+    def _render_into(self, batch: Batch, feed: int, epochs: np.ndarray, todo: np.ndarray, step: int) -> None:
+        plan = self.feeds[feed].plan
+        entries = [
+            Entry(
+                feed=feed,
+                sample=int(plan.sample[e]),
+                start=int(plan.start[e]),
+                stop=int(plan.stop[e]),
+                column=column,
+                length=int(plan.length[e]),
+                epoch=int(epochs[b]),
+            )
+            for b, _, e, column, _ in todo.tolist()
+        ]
+        for (b, segment, _, column, _), piece in zip(todo.tolist(), self._render(entries, step), strict=True):
+            put_segment(batch, b, segment, column, piece.row)
+
+    def _rendered(self, rows: Located, step: int) -> Batch:
+        """Entry by entry: layouts with soft vectors, blocks, parallel streams, turns ..."""
         batch = empty_batch(
-            len(rows),
+            len(rows.feed),
             self.seq_len,
             num_codebooks=self.layout.num_streams,
             num_positions=self.layout.num_positions,
             blocks=self.layout.needs_blocks,
             soft=_soft_arrays(self.layout, self.seq_len),
         )
-        for b, pieces in enumerate(rendered):
-            put_row(batch, b, [(piece.entry.column, piece.row) for piece in pieces if piece])
+        for b, entries in enumerate(self.entries(rows)):
+            put_row(batch, b, [(piece.entry.column, piece.row) for piece in self._render(entries, step)])
         return batch
 
-    def pieces(self, feeds: Sequence[Feed], entries: list[Entry], step: int) -> Iterator[tuple[int, Piece]]:
-        """(segment id, piece) of one row."""
-        samples = self._read(feeds, entries, step)
-        rendered = [piece for piece in (self._render(feeds, entry, samples) for entry in entries) if piece]
-        yield from enumerate(rendered, 1)
+    def _render(self, entries: Sequence[Entry], step: int) -> list[Piece]:
+        """Every entry that is not left out, rendered."""
+        samples = self._read(entries, step)
+        return [self._piece(e, samples[e.feed, e.sample]) for e in entries if (e.feed, e.sample) in samples]
 
-    def _render(self, feeds: Sequence[Feed], entry: Entry, samples: dict[tuple[int, int], Sample]) -> Piece | None:
-        sample = samples.get((entry.feed, entry.sample))
-        if sample is None:
-            return None
+    def _piece(self, entry: Entry, sample: Sample) -> Piece:
         piece = (entry.start, entry.stop)
         choice = self.layout.choose(sample.items, self.seed, sample.id, entry.epoch)
-        source = feeds[entry.feed].source
+        source = self.feeds[entry.feed].source
         row = self.layout.render(sample.items, choice, piece, lambda item: _kept_medium(source, item, self.layout))
         if len(row.tokens) > entry.length:
             raise RunError(
@@ -107,21 +182,24 @@ class Renderer:
             )
         return Piece(entry, sample, row)
 
-    def _read(self, feeds: Sequence[Feed], entries: list[Entry], step: int) -> dict[tuple[int, int], Sample]:
+    def _left_out_at(self, feed: int, step: int) -> np.ndarray:  # int64 [q], sorted
+        samples, steps = self._left_out[feed]
+        return samples[steps <= step] if len(samples) else samples
+
+    def _read(self, entries: Iterable[Entry], step: int) -> dict[tuple[int, int], Sample]:
         """(feed, sample number) -> sample, of all entries which are not left out: one read a feed."""
         wanted: dict[int, set[int]] = {}
         for entry in entries:
-            if self._left_out.get((entry.feed, entry.sample), step + 1) > step:
-                wanted.setdefault(entry.feed, set()).add(entry.sample)
+            wanted.setdefault(entry.feed, set()).add(entry.sample)
         out = {}
         for feed, numbers in wanted.items():
-            order = sorted(numbers)
-            for number, sample in zip(order, self._read_feed(feeds[feed], order, step)):
+            order = sorted(numbers.difference(self._left_out_at(feed, step).tolist()))
+            for number, sample in zip(order, self._read_feed(feed, order, step)):
                 out[feed, number] = sample
         return out
 
-    def _read_feed(self, feed: Feed, numbers: list[int], step: int) -> list[Sample]:
-        data = feed.source.splits[self.split]
+    def _read_feed(self, feed: int, numbers: list[int], step: int) -> list[Sample]:
+        data = self.feeds[feed].source.splits[self.split]
         try:
             return data.read(numbers)
         except (RunError, ValueError):
@@ -132,17 +210,16 @@ class Renderer:
                 samples += data.read([number])
             except (RunError, ValueError) as error:
                 shard = int(np.searchsorted(data.shard_bounds, number, side="right")) - 1
-                entry = {
-                    "source": feed.name,
-                    "shard": data.shards[shard].file,
-                    "record": number - int(data.shard_bounds[shard]),
-                    "from_step": step,
-                }
-                raise RunError(
-                    f"sample {number} of source {feed.name!r} cannot be read at step {step} ({error}); fetch"
-                    f" {entry['shard']} again, or give the Loader quarantine=[{entry}] to leave this record out"
-                ) from error
+                whole = isinstance(error, DamagedRecord) and error.record is None
+                record = -1 if whole else number - int(data.shard_bounds[shard])
+                raise self._bad(feed, data.shards[shard].file, record, step, error) from error
         return samples
+
+    def _bad(self, feed: int, shard: str, record: int, step: int, why: object) -> BadRecord:
+        """`record` -1: all of the shard."""
+        name = self.feeds[feed].name
+        entry = {"source": name, "shard": shard, "record": record, "from_step": step}
+        return BadRecord(entry, f"record {record} of {shard}" if record >= 0 else f"shard {shard}", why)
 
 
 def _soft_arrays(layout: Layout, seq_len: int) -> dict[str, tuple[tuple[int, ...], Any]]:

@@ -8,34 +8,55 @@ new data joins as a new source.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from math import inf
+from numbers import Integral
+
+import numpy as np
 
 from mmdata.errors import UserError
-from mmdata.mixture import Mixture, Shares
+from mmdata.mixture import Mixture, Shares, exact
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """From `from_step` on, batches of `batch_size` rows (of all hosts together) from this mixture."""
+    """From `from_step` on, batches of `batch_size` rows (of all hosts together) from this mixture.
+
+    max_epochs: source name -> most epochs of it over the whole schedule, earlier stages counted. A cap holds from its
+        stage on, until a later stage gives another; `math.inf` lifts it
+    """
 
     from_step: int
     mixture: Mixture
     batch_size: int
-    max_epochs: Mapping[str, int | float] | None = None  # source name -> most epochs over the whole schedule
+    max_epochs: Mapping[str, int | float] | None = None
 
     def __post_init__(self) -> None:
-        if self.from_step < 0 or self.batch_size < 1:
-            raise UserError(
-                f"a stage has from_step {self.from_step} and batch_size {self.batch_size}: use from_step 0 or more,"
-                " batch_size 1 or more"
-            )
+        for name, least in (("from_step", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < least:
+                raise UserError(
+                    f"a stage has from_step {self.from_step} and batch_size {self.batch_size}: use whole numbers,"
+                    " from_step 0 or more, batch_size 1 or more"
+                )
         unknown = set(self.max_epochs or {}) - set(self.mixture.sources)
         if unknown:
             raise UserError(
                 f"max_epochs names {sorted(unknown)[0]!r}, which is no source of the stage from step {self.from_step};"
                 f" its sources are {sorted(self.mixture.sources)}"
             )
+        _ = self.caps  # refuses what is no number
+
+    @property
+    def caps(self) -> dict[str, Fraction | None]:
+        """`max_epochs` as exact numbers; None where a cap is lifted."""
+        given = self.max_epochs or {}
+        return {
+            name: None if isinstance(cap, float) and cap == inf else exact(cap, name, "max_epochs")
+            for name, cap in given.items()
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +119,51 @@ class Timeline:
             step, row = divmod(stage.shares.place(k, number - self.bases[s][source]), stage.batch_size)
             return stage.from_step + step, row
         return None
+
+    def runs(self, step: int, num_steps: int) -> Iterator[tuple[int, int, int]]:
+        """(stage, first step, number of steps) of each stage's part of num_steps steps from `step` on."""
+        end, number = step + num_steps, self.stage_at(step)
+        while step < end:
+            last = number + 1 == len(self.stages)
+            until = end if last else min(end, self.stages[number + 1].from_step)
+            yield number, step, until - step
+            step, number = until, number + 1
+
+    def picks(self, number: int, step: int, num_steps: int, rows: range) -> tuple[np.ndarray, np.ndarray]:
+        """`pick` of `rows` of each of num_steps steps from `step` on, all of stage `number`: (source int32, row number
+        int64), [num_steps * len(rows)] each, step by step."""
+        from mmdata import arithmetic
+
+        stage, bases = self.stages[number], self.bases[number]
+        first = (step - stage.from_step) * stage.batch_size
+        if sum(bases) + first + num_steps * stage.batch_size > arithmetic.MAX_ROW:
+            raise UserError(f"no step {step + num_steps - 1}: all rows up to it are more than 2^62; use an earlier one")
+        if stage.shares.sums[-1] <= arithmetic.MAX_SUM:
+            sums, sources = np.array(stage.shares.sums, np.uint64), np.array(stage.sources, np.int64)
+            start, size = first + rows.start, stage.batch_size
+            return arithmetic.pick(sums, sources, np.array(bases, np.int64), start, size, len(rows), num_steps)
+        found = [self.pick(step + s, row) for s in range(num_steps) for row in rows]
+        return np.array([f[0] for f in found], np.int32), np.array([f[1] for f in found], np.int64)
+
+    def places(self, source: int, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # int64 [m]
+        """`place` of row numbers of one source: (step, row) int64 [m] each, -1 where no stage reaches it."""
+        from mmdata import arithmetic
+
+        steps, rows = np.full(len(numbers), -1, np.int64), np.full(len(numbers), -1, np.int64)
+        of = np.searchsorted([base[source] for base in self.bases], numbers, side="right") - 1
+        for s in np.unique(of).tolist():
+            stage, base = self.stages[s], self.bases[s][source]
+            k = stage.sources.index(source) if source in stage.sources else -1
+            if k < 0 or not stage.shares.weights[k]:
+                continue
+            mine = np.flatnonzero(of == s)
+            if stage.shares.sums[-1] <= arithmetic.MAX_SUM:
+                t = arithmetic.place(np.array(stage.shares.sums, np.uint64), k, numbers[mine] - base)
+            else:
+                t = np.array([stage.shares.place(k, i - base) for i in numbers[mine].tolist()], np.int64)
+            mine, t = mine[t >= 0], t[t >= 0]
+            steps[mine], rows[mine] = stage.from_step + t // stage.batch_size, t % stage.batch_size
+        return steps, rows
 
     def counts(self, step: int) -> tuple[int, ...]:
         """How many rows of each source all batches before `step` hold."""

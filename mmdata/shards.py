@@ -178,7 +178,7 @@ def decode_sample(record: bytes) -> Sample:
             items=tuple(_decode_items(f)),
             metadata=json.loads(f["metadata"][0]),
         )
-    except (KeyError, IndexError, TypeError, StopIteration) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:  # another kind of feature
         raise ValueError(f"not a sample: feature {str(error) or 'item/text'} is missing or too short") from None
 
 

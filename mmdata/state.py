@@ -75,7 +75,7 @@ def check_same_past(theirs: Any, ours: Mapping[str, Any]) -> None:
 
 def merge_quarantine(theirs: Mapping[str, Any], ours: Sequence[Quarantined]) -> tuple[Quarantined, ...]:
     """What is left out after a restore: all of the state's, and ours where it begins at its step or later."""
-    saved = {Quarantined.of(entry) for entry in theirs.get("quarantine", ())}
+    saved = {Quarantined.of(entry) for entry in theirs.get("quarantine") or ()}
     for entry in sorted(set(ours) - saved):
         if entry.from_step < theirs["step"]:
             raise UserError(
@@ -98,6 +98,8 @@ def _difference(where: str, a: Any, b: Any) -> tuple[str, Any, Any] | None:
                 return found
         return None
     if isinstance(a, list) and isinstance(b, list):
+        if found := _other_source(where, a, b):
+            return found
         for i, (x, y) in enumerate(zip(a, b)):
             if found := _difference(f"{where}[{i}]", x, y):
                 return found
@@ -105,3 +107,17 @@ def _difference(where: str, a: Any, b: Any) -> tuple[str, Any, Any] | None:
             return f"the number of {where}", len(a), len(b)
         return None
     return None if a == b else (where, a, b)
+
+
+def _other_source(where: str, a: list[Any], b: list[Any]) -> tuple[str, Any, Any] | None:
+    """The first difference of two stages' sources, by what the user calls them."""
+    if not where.endswith(".sources") or not all(isinstance(s, Mapping) for s in [*a, *b]):
+        return None
+    theirs, ours = ({str(s.get("fingerprint")): str(s.get("name")) for s in side} for side in (a, b))
+    lost = {name: print_ for print_, name in theirs.items() if print_ not in ours}
+    new = {name: print_ for print_, name in ours.items() if print_ not in theirs}
+    for name in sorted({*lost, *new}):
+        if name in lost and name in new:
+            return f"{where}: the fingerprint of {name!r}", lost[name][:12], new[name][:12]
+        return f"{where}: source {name!r}", *(("there", "missing") if name in lost else ("missing", "there"))
+    return None

@@ -11,7 +11,6 @@ import json as json_words
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -205,29 +204,50 @@ def layout_list(json: Json = False) -> None:
 
 
 @app.command()
-def plan(run: Annotated[Path, typer.Argument(help="A run file or a run's folder.")], json: Json = False) -> None:
-    """What training will read, before it reads it: steps an epoch, fill, tokens by source and kind."""
-    from pipelines.train.run import open_loader
+def plan(
+    run: Annotated[Path, typer.Argument(help="A run file or a run's folder.")],
+    data_shards: Annotated[int, typer.Option(min=1, help="Say what each of so many data shards reads.")] = 1,
+    json: Json = False,
+) -> None:
+    """What training will read, before it reads it: steps an epoch, fill, tokens by source, kind and stage, bytes."""
+    from mmdata.errors import UserError
+    from pipelines.look.plan import plan_run, print_plan
 
-    report = open_loader(run).report()
-    from pipelines.look.tables import print_plan
-
+    report = plan_run(run, data_shards, progress=not json)
     _say(json, report, lambda: print_plan(report))
+    if report["error"]:
+        raise UserError(report["error"])
 
 
 @app.command()
 def explain(
     run: Annotated[Path, typer.Argument(help="A run file or a run's folder.")],
-    step: Annotated[int, typer.Option(help="The training step, from 0.")],
+    step: Annotated[int | None, typer.Option(help="The documents of this step's batch, from 0.")] = None,
     row: Annotated[int | None, typer.Option(help="One row of its batch.")] = None,
+    document: Annotated[
+        str | None, typer.Option(help="The steps that see a document: its id, a beginning of it, or its uri.")
+    ] = None,
+    until: Annotated[int | None, typer.Option(help="The last step looked at; else the run's last.")] = None,
     json: Json = False,
 ) -> None:
-    """Which documents a training step saw."""
-    from pipelines.look.tables import print_explained
-    from pipelines.train.run import open_loader
+    """Which documents a training step sees, or which steps see a document."""
+    from mmdata.errors import UserError
+    from pipelines.look import explain as look
 
-    rows = open_loader(run).explain(step, row=row)
-    _say(json, [asdict(found) for found in rows] if json else None, lambda: print_explained(rows))
+    if (step is None) == (document is None):
+        raise UserError(
+            "give either --step N, for the documents of a batch, or --document ID, for the steps that see it"
+        )
+    if document is None and step is not None:
+        if until is not None:
+            raise UserError("--until goes with --document: leave it out, or ask for a document")
+        batch = look.explain_step(run, step, row, progress=not json)
+        _say(json, batch.to_json() if json else None, lambda: look.print_batch(batch))
+    elif document is not None:
+        if row is not None:
+            raise UserError("--row goes with --step: leave it out, or ask for a step")
+        seen = look.explain_document(run, document, until, progress=not json)
+        _say(json, [found.to_json() for found in seen] if json else None, lambda: look.print_seen(seen))
 
 
 @app.command()

@@ -34,8 +34,13 @@ def choose(rule: ChoiceRule, sample: ItemTable | Sequence[Item], seed: int, samp
     """The seeded choices for a sample in an epoch: by hash of these arguments, nothing else."""
     if rule.order == "given" and not rule.condition_dropout:
         return PLAIN
+    return choose_groups(rule, _groups_of(sample), seed, sample_id, epoch)
+
+
+def choose_groups(rule: ChoiceRule, items: Iterable[tuple[int, str]], seed: int, sample_id: str, epoch: int) -> Choice:
+    """The same, of the (group, group role) of each item."""
     groups: dict[int, set[str]] = {}
-    for group, role in _groups_of(sample):
+    for group, role in items:
         if group >= 0:
             groups.setdefault(group, set()).add(role)
     order: list[tuple[int, str]] = []
@@ -48,6 +53,19 @@ def choose(rule: ChoiceRule, sample: ItemTable | Sequence[Item], seed: int, samp
         if "condition" in roles and _share(seed, sample_id, epoch, "drop", group) < rule.condition_dropout:
             dropped.append(group)
     return Choice(tuple(order), tuple(dropped)) if order or dropped else PLAIN
+
+
+def order_of(roles: Sequence[tuple[int, str]], choice: Choice) -> list[int]:
+    """The items of a whole sample in the order that a choice gives them; `roles`: (group, group role) of each. Of
+    layouts whose items do not look at one another: what `_chosen` does to units, without rendering."""
+    order = list(range(len(roles)))
+    for group, which in choice.order:
+        slots = [p for p, n in enumerate(order) if roles[n][0] == group]
+        first = which == "caption_first"
+        members = sorted((order[p] for p in slots), key=lambda n: (roles[n][1] == "caption") != first)
+        for slot, n in zip(slots, members):
+            order[slot] = n
+    return [n for n in order if not (roles[n][0] in choice.dropped and roles[n][1] == "condition")]
 
 
 def parts_of(

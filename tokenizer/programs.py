@@ -7,12 +7,13 @@ file holds which layouts and items are *plain*; it fills no rows.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokenizer.choose import Part, num_units
+from tokenizer.choose import Part, choose_groups, num_units, order_of
 from tokenizer.item import AUDIO, CONTROL, GROUP_ROLES, KINDS, ROLES, TEXT, VIDEO, Item, ItemTable
 from tokenizer.row_builder import RowBuilder
 from tokenizer.write_items import write_unit
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 REST = -1  # the count of a run of all codes that the item has
 NONE = -1  # no program, no fixed id
+# A sample is rendered, or its items' programs one after the other, in their order or in a chosen one
+RENDERED, PLAIN, CHOSEN = range(3)
 _MOST_FOUND = 4096  # programs remembered; those of videos are of one item each
 
 
@@ -40,11 +43,12 @@ class TablePrograms:
     """The programs of a table's items, as arrays that compiled code reads."""
 
     number: np.ndarray  # int32 [m], the program of each item, NONE where it has none
-    plain: np.ndarray  # bool [n], samples of which every item has one, and which nothing else changes
+    form: np.ndarray  # uint8 [n]: RENDERED, PLAIN, CHOSEN
     programs: np.ndarray  # int64 [p, 5]: first run, end of runs, unclosed program or NONE, first codebook, codebooks
     runs: np.ndarray  # int32 [r, 4], as Program.runs, fixed ids counted in `ids`
     ids: np.ndarray  # int32 [c]
     books: np.ndarray  # int64 [k, 2]: first id and size of each codebook
+    special: np.ndarray  # uint8 [codes of text, or none]: 1 where no text has the code
 
 
 @dataclass(eq=False)
@@ -64,6 +68,12 @@ class Programs:
         names = (document.begin, document.end, document.continued)
         ids = [self.layout.controls[name] if name else NONE for name in names]
         return np.array(ids, np.int32), np.array([loss.begin, loss.end, loss.continued], np.float32)
+
+    def order(self, table: ItemTable, i: int, seed: int, sample_id: str, epoch: int) -> list[int]:
+        """The items of sample i in the order chosen for an epoch."""
+        items = slice(int(table.offsets[i]), int(table.offsets[i + 1]))
+        roles = [(g, GROUP_ROLES[r]) for g, r in zip(table.group[items].tolist(), table.group_role[items].tolist())]
+        return order_of(roles, choose_groups(self.layout.spec.choices, roles, seed, sample_id, epoch))
 
     def of_table(self, table: ItemTable) -> TablePrograms:
         """The programs of all items of a table."""
@@ -110,32 +120,41 @@ class Programs:
                 ids.append(program.ids)
                 num_runs += len(moved)
                 num_ids += len(program.ids)
-        number = number_of[group]
+        no_runs = np.array([r[0] == r[1] for r in programs] + [False])
+        number, special = number_of[group], self.layout.special_codes
+        empty = no_runs[number]  # NONE: the last
         books = [np.stack([o, s], axis=1) for o, s in zip(self.layout.code_offsets, self.layout.code_sizes)]
         return TablePrograms(
             number=number,
-            plain=self._plain_samples(table, number),
+            form=self._forms(table, number, empty),
             programs=np.array(programs, np.int64).reshape(-1, 5),
             runs=np.concatenate([np.zeros((0, 4), np.int32), *runs]),
             ids=np.concatenate([np.zeros(0, np.int32), *ids]),
             books=np.concatenate([np.zeros((0, 2), np.int64), *books]).astype(np.int64),
+            special=np.zeros(0, np.uint8) if special is None else special.astype(np.uint8),
         )
 
-    def _plain_samples(self, table: ItemTable, number: np.ndarray) -> np.ndarray:  # bool [n]
-        bad = number == NONE
-        spec = self.layout.spec
-        if spec.choices.order != "given" or spec.choices.condition_dropout or spec.loss.caption != 1.0:
+    def _forms(self, table: ItemTable, number: np.ndarray, empty: np.ndarray) -> np.ndarray:  # uint8 [n]
+        spec, turns = self.layout.spec, bool(self.layout.turn_open) or self.layout.turn_close.mark >= 0
+        bad, chosen = number == NONE, np.zeros(len(number), bool)
+        if turns:
+            bad |= table.role > 0
+        if spec.loss.caption != 1.0 or spec.choices.dropped != "leave_out":
             bad |= table.group >= 0
+        elif spec.choices.order != "given" or spec.choices.condition_dropout:
+            chosen = table.group >= 0
+            bad |= chosen & empty  # an item that is left out stands at no place of the order
         if spec.merge.of == "video_audio":
             bad |= table.kind == VIDEO
         elif spec.merge.of == "units":
             bad |= table.kind == AUDIO
-        sums = np.concatenate([[0], np.cumsum(bad)])
-        return sums[table.offsets[1:]] == sums[table.offsets[:-1]]
+        has_bad, has_chosen = (_any_in(flags, table.offsets) for flags in (bad, chosen))
+        return np.where(has_bad, RENDERED, np.where(has_chosen, CHOSEN, PLAIN)).astype(np.uint8)
 
     def _is_timed(self, table: ItemTable) -> np.ndarray:  # bool [m]
         """Items whose header says when they are."""
-        return np.isin(table.kind, [p.number for p in self.layout.kinds.values() if p.num_times])
+        says = np.isin(table.kind, [p.number for p in self.layout.kinds.values() if p.num_times])
+        return says & np.isfinite(table.start_s)
 
     def _find(self, table: ItemTable, m: int) -> tuple[Program | None, Program | None]:
         """(program of item m, that of the same item with its end cut off)."""
@@ -146,7 +165,7 @@ class Programs:
             *(kind, table.codecs[table.codec[m]], int(table.K[m]), int(table.role[m]), int(table.group_role[m])),
             () if of_length else (int(table.T[m]), int(table.t[m]), int(table.h[m]), int(table.w[m])),
             table.times[table.times_offsets[m] : table.times_offsets[m + 1]].tobytes() if kind == VIDEO else b"",
-            (table.start_s[m].tobytes(), table.end_s[m].tobytes()) if plan and plan.num_times else (),
+            _times_of(table, m) if plan and plan.num_times else (),
         )
         if key not in self._found:
             item = _item_of(table, m)
@@ -159,19 +178,22 @@ class Programs:
         return self._found[key]
 
 
+def _any_in(flags: np.ndarray, offsets: np.ndarray) -> np.ndarray:  # bool [n]
+    """Of which samples any item has the flag."""
+    sums = np.concatenate([[0], np.cumsum(flags)])
+    return sums[offsets[1:]] > sums[offsets[:-1]]
+
+
 def is_plain(layout: Layout) -> bool:
     """Whether a row of the layout is its items' runs one after the other, whatever stands beside them."""
     spec = layout.spec
     return (
         spec.positions.plan == "linear"
         and not layout.needs_blocks
+        and not layout.soft_shapes
         and not spec.streams.sounds
-        and not layout.turn_open
-        and layout.turn_close.mark < 0
         and layout.tasks is None
         and not spec.loss.codebooks
-        and layout.special_codes is None
-        and layout.num_streams == 1
     )
 
 
@@ -181,7 +203,7 @@ def program_of(layout: Layout, item: Item, closed: bool) -> Program | None:
     units = num_units(item)
     if layout.leaves_out(item.kind, False):
         return _program(layout, item, RowBuilder(layout))
-    if not closed and (item.kind == "audio" and layout.kinds["audio"].num_times):
+    if not closed and item.kind == "audio" and layout.kinds["audio"].num_times and math.isfinite(item.start_s):
         return None  # a piece of it says when it begins
     row = RowBuilder(layout)
     try:
@@ -220,6 +242,11 @@ def _in_order(layout: Layout, item: Item) -> bool:
     plan, K = layout.kinds[item.kind], item.codes.shape[1]
     _, h, w = item.grid if item.kind in ("image", "video") else (1, len(item.codes), 1)
     return plan.body.permutation(h, w, K) is None
+
+
+def _times_of(table: ItemTable, m: int) -> tuple[float | None, ...]:
+    """What a header may say of item m; NaN, which equals nothing, as None."""
+    return tuple(None if math.isnan(v) else v for v in (float(table.start_s[m]), float(table.end_s[m])))
 
 
 def _item_of(table: ItemTable, m: int) -> Item:

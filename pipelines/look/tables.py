@@ -1,9 +1,9 @@
-"""Tables for the terminal: statistics, samples, plans, explanations. Numbers are gathered here; pages use them too."""
+"""Tables for the terminal: statistics, samples, checks. Numbers are gathered here; pages use them too."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mmdata.errors import UserError
 from tokenizer.item import KINDS, Item
 
 MEDIA = KINDS[1:5]
+_PIPE_WIDTH = 400
 Stats = dict[str, Any]
 
 
@@ -57,7 +58,7 @@ def ledger_counts(folder: Path) -> dict[tuple[str, str], tuple[int, str]]:
 
 def print_stats(stats: Stats) -> None:
     """Samples, items and codes by source and kind; then languages."""
-    table = _table("source", "train", "valid.", *MEDIA, "soft", words=("languages",))
+    table = plain_table("source", "train", "valid.", *MEDIA, "soft", words=("languages",))
     for name, row in stats["sources"].items():
         languages = ", ".join(f"{tag or '?'} {n}" for tag, n in list(row["languages"].items())[:3])
         numbers = (row["train"], row["validation"], *(row["tokens"][kind] for kind in MEDIA), row["soft_items"])
@@ -101,38 +102,6 @@ def size_words(item: Item) -> str:
     return {"image": f"{h}x{w}", "video": f"{t} frames of {h}x{w}", "audio": sound}.get(item.kind, "")
 
 
-def print_plan(report: Mapping[str, Any]) -> None:
-    """Rows, fill, tokens by kind and epochs of each source; then what is split or left out, with examples."""
-    table = _table("source", "docs", "rows", "fill", *MEDIA, "split", "left")
-    for name, row in report["sources"].items():
-        codes = (f"{row['codes'][kind]:,}" for kind in MEDIA)
-        split, left = row["split"]["documents"], row["left_out"]["documents"] + row["left_out"]["parts"]
-        counts = (f"{row['samples']:,}", f"{row['rows']:,}", f"{row['fill']:.1%}")
-        table.add_row(name, *counts, *codes, f"{split:,}", f"{left:,}")
-    console = Console()
-    console.print(table)
-    console.print("codes by kind; split: documents that go on in another row; left: out, as parts that fit no row")
-    for stage in report.get("stages") or []:
-        console.print(
-            f"from step {stage['from_step']:,}: {stage['batch_size']} rows of {report['seq_len']:,} tokens a step"
-        )
-        for name, share in stage["sources"].items():
-            console.print(
-                f"   {name:20} {share['row_share']:7.2%} of the rows, an epoch in {share['steps_an_epoch']:,.1f} steps"
-            )
-    for name, row in report["sources"].items():
-        for example in row["left_out"]["examples"]:
-            console.print(f"   left out of {name}: {example}")
-
-
-def print_explained(rows: Sequence[Any]) -> None:
-    """The documents of a batch, row by row."""
-    table = Table("row", "source", "document", "uri", "places")
-    for row in rows:
-        table.add_row(str(row.row), row.source, row.id[:12], row.uri, f"{row.start}-{row.stop}")
-    Console().print(table)
-
-
 def print_verified(report: Any) -> None:
     """What `mmdata verify` found: a line a problem, then what was checked."""
     for where, what in report.problems:
@@ -148,17 +117,15 @@ def print_answer(answer: Any, name: str = "") -> None:
         console.print(f"{path:40} {value}", highlight=False, markup=False)
 
 
-def _flat(value: Any, path: str) -> list[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        return [row for key, inner in value.items() for row in _flat(inner, f"{path}.{key}" if path else str(key))]
-    if isinstance(value, float):
-        return [(path, f"{value:,.4f}")]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return [(path, f"{value:,}")]
-    return [(path, value)]
+def console() -> Console:
+    """On a terminal as wide as that is; a pipe has no width: nothing is folded or cut short in it."""
+    out = Console(highlight=False, markup=False)
+    if not out.is_terminal:
+        out.width = _PIPE_WIDTH
+    return out
 
 
-def _table(name: str, *numbers: str, words: tuple[str, ...] = ()) -> Table:
+def plain_table(name: str, *numbers: str, words: tuple[str, ...] = ()) -> Table:
     """A plain table: a name, numbers at the right, words at the end."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     table.add_column(name, no_wrap=True)
@@ -167,6 +134,16 @@ def _table(name: str, *numbers: str, words: tuple[str, ...] = ()) -> Table:
     for word in words:
         table.add_column(word, overflow="fold")
     return table
+
+
+def _flat(value: Any, path: str) -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        return [row for key, inner in value.items() for row in _flat(inner, f"{path}.{key}" if path else str(key))]
+    if isinstance(value, float):
+        return [(path, f"{value:,.4f}")]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return [(path, f"{value:,}")]
+    return [(path, value)]
 
 
 def _sum(table: Any, column: str) -> int:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdata.errors import DamagedRecord
+from mmdata.folder import LocalFolder
 from mmdata.mapped import find_records, map_file
 from mmdata.opened import open_shard
 from mmdata.shards import RecordFiles, write_records
@@ -86,3 +87,29 @@ def test_a_missing_and_a_cut_shard_are_named_as_a_whole(source: Path, tmp_path: 
     (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DamagedRecord, match=f"{len(whole) // 2} bytes, the manifest says {len(whole)}"):
         open_shard(tmp_path / "cut", source / info.catalog, info)
+
+
+def test_a_shard_is_hashed_once_and_again_when_its_file_has_changed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    import mmdata
+    from mmdata import opened
+    from mmdata.opened import OpenShards
+
+    folder = shutil.copytree(source, tmp_path / "web")
+    split = mmdata.open(folder)["web"].train
+    hashed = []
+    inner = opened._difference
+    monkeypatch.setattr(opened, "_difference", lambda data, info: hashed.append(info.file) or inner(data, info))
+    shards = OpenShards(LocalFolder(folder), split.shards, max_open=1)
+    for _ in range(3):
+        assert shards[0].mapped is not None
+        shards._open.clear()
+    assert len(hashed) == 1
+    path = folder / split.shards[0].file
+    damaged = bytearray(path.read_bytes())
+    damaged[5000] ^= 1
+    path.write_bytes(damaged)
+    assert shards[0].mapped is None and len(hashed) == 3  # looked at once more

@@ -1,0 +1,233 @@
+"""Filling by compiled code gives what rendering gives, in every layout; and batches belong to who holds them."""
+
+import dataclasses
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmdata import Batch, Loader
+from mmdata.feeds import Located
+from mmdata.manifest import finish_source
+from mmdata.ring import ALIGNMENT, Ring
+from mmdata.sample import Sample
+from mmdata.shards import write_shard
+from tokenizer.codec import CodecSpec, spec_of
+from tokenizer.codecs import load_codec
+from tokenizer.item import Item
+from tokenizer.layout import load_layout, shipped_layouts
+from tokenizer.programs import Programs
+
+L, B = 512, 4
+TEXT = spec_of(load_codec("text-spm16k")).name
+CODECS = (
+    spec_of(load_codec("text-spm16k")),
+    CodecSpec("image@1", "image", (70_000,), "c", False),
+    CodecSpec("sound@1", "audio", (40,), "d", False, rate=50.0),
+    CodecSpec("sound2@1", "audio", (16, 256, 7), "e", False, rate=12.5),
+)
+PLAIN = ("mmdata", "gemini", "chameleon", "lumina", "lwm", "emu3", "spirit")
+
+
+def sample_of(number: int, kinds: str) -> Sample:
+    """A document with items of these kinds: t(ext) i(mage) v(ideo) a(udio) A(udio of three codebooks)."""
+    rng = np.random.default_rng(number)
+
+    def codes(T: int, *tops: int) -> np.ndarray:
+        return np.stack([rng.integers(0, top, T) for top in tops], 1).astype(np.int32)
+
+    items = []
+    for kind in kinds:
+        role = ["none", "user", "assistant"][rng.integers(3)]
+        group = {"group": int(rng.integers(-1, 2)), "group_role": ["none", "caption", "condition"][rng.integers(3)]}
+        if kind == "t":
+            n = int(rng.choice([0, 1, 5, 60, 900], p=[0.05, 0.2, 0.4, 0.3, 0.05]))
+            items.append(Item("text", TEXT, codes(n, 16_000), role=role, sentence_ends=np.arange(7, n, 9, np.int32)))
+        elif kind == "i":
+            h = w = 2 * int(rng.integers(1, 5))
+            items.append(Item("image", "image@1", codes(h * w, 70_000), (1, h, w), **group))
+        elif kind == "v":
+            t, h = int(rng.integers(1, 4)), 2 * int(rng.integers(1, 3))
+            times = np.cumsum(rng.random(t)).astype(np.float32)
+            items.append(Item("video", "image@1", codes(t * h * h, 300), (t, h, h), times=times, role=role))
+        else:
+            T = int(rng.integers(1, 150))
+            tops, name = ((40,), "sound@1") if kind == "a" else ((16, 256, 7), "sound2@1")
+            start = float(rng.choice([np.nan, 0.0, 1.5]))
+            items.append(Item("audio", name, codes(T, *tops), (T, 0, 0), start, start + T / 50, stream="left"))
+    name = f"{number:032x}"
+    return Sample(name, name, "web", tuple(items), uri=f"d/{number}")
+
+
+def write(folder: Path, samples: list[Sample]) -> Path:
+    shards = [write_shard(folder / "web", "web", "train", i, 3, samples[i::3]) for i in range(3)]
+    used = {item.codec for sample in samples for item in sample.items}
+    finish_source(folder / "web", "web", shards, [c for c in CODECS if c.name in used], {})
+    return folder / "web"
+
+
+def both(loader: Loader) -> Iterator[tuple[Batch, Batch]]:
+    """(filled, rendered) batches of the first epoch."""
+    for step in range(-(-loader.feeds.feeds[0].plan.num_rows // B)):
+        rows = loader.feeds.locate(step)
+        yield loader.renderer.batch(rows, step), loader.renderer._rendered(rows, step)
+
+
+def assert_same(a: Batch, b: Batch) -> None:
+    x, y = a.arrays(), b.arrays()
+    assert x.keys() == y.keys()
+    for name in x:
+        assert x[name].dtype == y[name].dtype
+        np.testing.assert_array_equal(x[name], y[name], err_msg=name)
+
+
+def count_rendered(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Entries that were not filled, counted as batches are made."""
+    counts: list[int] = []
+    inner = loader.renderer._render_into
+
+    def counted(batch: Batch, feed: int, epochs: np.ndarray, todo: np.ndarray, step: int) -> None:
+        counts.append(len(todo))
+        inner(batch, feed, epochs, todo, step)
+
+    monkeypatch.setattr(loader.renderer, "_render_into", counted)
+    return counts
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("turns", [False, True])
+def test_filled_rows_are_the_rendered_ones(
+    name: str, turns: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = load_layout(name)
+    samples = []
+    for number, kinds in enumerate(("t", "ti", "tit", "ita", "tv", "va", "ttA", "tA", "aaA", "itiva") * 8):
+        items = [item for item in sample_of(number, kinds).items if item.kind in spec.kinds]
+        if not turns:
+            items = [dataclasses.replace(item, role="none") for item in items]
+        whole = tuple(items) or sample_of(number, "t").items
+        samples.append(Sample(f"{number:032x}", f"{number:032x}", "web", whole, uri=f"d/{number}"))
+    loader = Loader(write(tmp_path, samples), layout=spec, seq_len=L, batch_size=B, seed=3, threads=0)
+    counts = count_rendered(loader, monkeypatch)
+    entries = 0
+    for filled, rendered in both(loader):
+        assert_same(filled, rendered)
+        entries += sum(len(np.unique(row[row > 0])) for row in filled.segment_ids)
+    mostly = not turns and name not in ("emu3", "spirit")  # captions with a weight, sounds on one clock
+    assert sum(counts) < (0.5 if mostly else 1.0) * entries
+
+
+def test_layouts_whose_items_look_at_one_another_are_rendered(tmp_path: Path) -> None:
+    folder = write(tmp_path, [sample_of(n, "t") for n in range(9)])
+    for name in sorted(set(shipped_layouts()) - set(PLAIN) - {"moshi"}):  # moshi needs sound
+        assert not Loader(folder, layout=name, seq_len=2048, batch_size=1, threads=0).renderer._fillers
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.lists(st.text("tiav", min_size=1, max_size=5), min_size=3, max_size=30))
+def test_filled_rows_are_the_rendered_ones_of_any_documents(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, kinds: list[str]
+) -> None:
+    samples = [sample_of(seed + n, k) for n, k in enumerate(kinds)]
+    folder = write(tmp_path_factory.mktemp("d"), samples)
+    loader = Loader(folder, seq_len=300, batch_size=B, seed=seed, threads=0, too_long="leave_out")
+    for filled, rendered in both(loader):
+        assert_same(filled, rendered)
+
+
+def test_the_default_layout_is_filled_not_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = [sample_of(n, "tiat"[: 1 + n % 4]) for n in range(60)]
+    loader = Loader(write(tmp_path, samples), seq_len=L, batch_size=B, threads=0)
+    counts = count_rendered(loader, monkeypatch)
+    entries = 0
+    for filled, _ in both(loader):
+        entries += sum(len(np.unique(row[row > 0])) for row in filled.segment_ids)
+    assert entries > 60 and sum(counts) < 0.15 * entries  # empty texts, and sounds that begin in an earlier row
+
+
+def test_records_across_blocks_of_the_file_are_filled_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    samples = []
+    for n in range(12):
+        codes = rng.integers(0, 70_000, (2, 40_000, 1)).astype(np.int32)
+        items = tuple(Item("image", "image@1", some, (1, 200, 200)) for some in codes)
+        samples.append(Sample(f"{n:032x}", f"{n:032x}", "web", items))
+    loader = Loader(write(tmp_path, samples), seq_len=81_000, batch_size=B, threads=0)
+    counts = count_rendered(loader, monkeypatch)
+    for filled, rendered in both(loader):
+        assert_same(filled, rendered)
+    assert not sum(counts)
+
+
+def test_a_code_outside_its_codebook_is_named_not_filled(tmp_path: Path) -> None:
+    bad = Item("text", TEXT, np.array([[1], [16_384]], np.int32))
+    good = [sample_of(n, "ti") for n in range(5)]
+    loader = Loader(write(tmp_path, [*good, Sample("f" * 32, "f" * 32, "web", (bad,))]), seq_len=L, batch_size=2)
+    with pytest.raises(Exception, match="codes outside"):
+        for step in range(8):
+            loader.batch_at(step)
+
+
+def test_programs_of_one_shape_are_made_once(tmp_path: Path) -> None:
+    samples = [sample_of(n, "titi") for n in range(30)]
+    loader = Loader(write(tmp_path, samples), seq_len=L, batch_size=B, threads=0)
+    table = loader.feeds.feeds[0].source.train.item_table()
+    found = Programs(loader.layout).of_table(table)
+    shapes = {(k, h, w, r, g) for k, h, w, r, g in zip(table.kind, table.h, table.w, table.role, table.group_role)}
+    assert len(found.programs) <= 2 * len(shapes) and (found.number[table.num_units() > 0] >= 0).all()
+
+
+@pytest.fixture(scope="module")
+def loader(tmp_path_factory: pytest.TempPathFactory) -> Loader:
+    samples = [sample_of(n, "tit") for n in range(80)]
+    return Loader(write(tmp_path_factory.mktemp("d"), samples), seq_len=L, batch_size=B, threads=0)
+
+
+@pytest.mark.parametrize("hold", ["batch", "one array", "a view", "jax.device_put", "jax.numpy"])
+def test_memory_that_someone_holds_is_never_written_again(loader: Loader, hold: str) -> None:
+    def held(batch: Batch) -> Any:
+        if hold == "batch":
+            return batch
+        if hold == "one array":
+            return batch.tokens
+        if hold == "a view":
+            return batch.tokens[1:, ::2].T
+        return jax.device_put(batch) if hold == "jax.device_put" else jax.numpy.asarray(batch.tokens)
+
+    def tokens(value: Any) -> np.ndarray:
+        return np.asarray(value.tokens if hasattr(value, "tokens") else value)
+
+    first = [held(loader.batch_at(step)) for step in range(40)]
+    for step in range(40, 120):
+        loader.batch_at(step)
+    for step, value in enumerate(first):
+        np.testing.assert_array_equal(tokens(value), tokens(held(loader.batch_at(step))))
+
+
+def test_memory_is_used_again_when_no_one_holds_it() -> None:
+    ring = Ring(1000, keep=3)
+    first = ring.take()
+    address = first.ctypes.data
+    assert address % ALIGNMENT == 0 and len(first) == 1000 and first.flags.writeable
+    part = first[10:20].view(np.int16).reshape(5, 1)
+    del first
+    gc.collect()
+    assert ring.take().ctypes.data != address  # `part` is still there
+    del part
+    assert address in [array.ctypes.data for array in [ring.take(), ring.take()]]
+    many = [ring.take() for _ in range(9)]
+    del many
+    assert len(ring._free) == 3
+
+
+def test_padding_rows_are_zero_whatever_the_memory_held(loader: Loader) -> None:
+    for _ in range(40):
+        loader.batch_at(3).tokens.fill(77)
+    rows = Located(np.full(B, -1, np.int32), np.zeros(B, np.int64), np.zeros(B, np.int64), np.array([0, B]))
+    assert not any(array.any() for array in loader.renderer.batch(rows, 0).arrays().values())
