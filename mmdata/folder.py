@@ -130,6 +130,11 @@ class RemoteFolder:
         cache.bring(Path(name).name, again=True)
         return cache.folder / Path(name).name
 
+    def num_kept(self) -> int:
+        """Shards of samples on this machine now, with those that are being fetched."""
+        with self._shards.alone():
+            return len(self._shards.files())
+
     def reader(self, catalogs: Mapping[str, str]) -> Reader:
         """A reader of shards of samples, which fetches their catalogs ahead too; `catalogs`: shard -> catalog."""
         from mmdata.cache import Reader

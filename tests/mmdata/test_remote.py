@@ -72,12 +72,10 @@ def same(ours: Loader, local: Loader, steps: int) -> None:
     ours.close()
 
 
-def kept(loader_or_source: Loader | mmdata.Source) -> list[str]:
-    """The shards which lie in the cache now, with those being fetched."""
+def num_kept(loader_or_source: Loader | mmdata.Source) -> int:
     source = loader_or_source.feeds.feeds[0].source if isinstance(loader_or_source, Loader) else loader_or_source
     assert isinstance(source.files, RemoteFolder)
-    with source.files._shards.alone():
-        return source.files._shards.files()
+    return source.files.num_kept()
 
 
 def test_two_epochs_fetch_each_shard_twice_and_never_keep_more_than_the_cache(big: Place, cache: Path) -> None:
@@ -87,7 +85,7 @@ def test_two_epochs_fetch_each_shard_twice_and_never_keep_more_than_the_cache(bi
     most = 0
     for step in range(steps):
         np.testing.assert_array_equal(next(ours).tokens, local.batch_at(step).tokens)
-        most = max(most, len(kept(ours)))
+        most = max(most, num_kept(ours))
     ours.close()
     gets = big.store.gets_of("array_record")
     assert len(gets) == SHARDS and 15 <= most <= CACHE
@@ -153,14 +151,14 @@ def test_samples_catalog_and_kept_media_are_read_from_a_url(big: Place, cache: P
     for key in here.media:
         np.testing.assert_array_equal(there.media[key], here.media[key])
     shards = sorted(path.name for path in (there.folder / "media-shards").iterdir() if path.is_file())
-    assert len(shards) == 1 and len(kept(there)) == 1
+    assert len(shards) == 1 and num_kept(there) == 1
 
 
 def test_reading_at_random_keeps_the_cache_bounded(big: Place, cache: Path) -> None:
     source, local = mmdata.open(big.url, cache_shards=3)["web"], mmdata.open(big.folder)["web"]
     for i in np.random.default_rng(0).integers(0, len(local.train), 40).tolist():
         assert source.train.read_records([i]) == local.train.read_records([i])
-        assert len(kept(source)) <= 3
+        assert num_kept(source) <= 3
 
 
 def test_two_versions_at_one_url_never_mix(big: Place, cache: Path) -> None:
@@ -225,7 +223,7 @@ def test_what_cannot_be_read_is_one_line(big: Place, cache: Path, monkeypatch: p
     assert f"not allowed to read {big.url}/manifest.json" in said(UserError)
     big.store.fault = lambda key, before: "short" if "array_record" in key else ""
     assert "2 attempts failed, the last with" in said(RunError)
-    assert not [name for name in kept(mmdata.open(big.url)["web"])]
+    assert num_kept(mmdata.open(big.url)["web"]) == 0
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -307,7 +305,7 @@ def test_processes_that_go_side_by_side_share_what_is_fetched(big: Place, cache:
             ask(process, step)
         read = sum(int(process.stdout.readline()) for process in both)  # type: ignore[union-attr]
         assert read == local.batch_at(step).tokens.sum()
-        most = max(most, len(kept(source)))
+        most = max(most, num_kept(source))
     for process in both:
         process.communicate()
     gets = big.store.gets_of("array_record")
