@@ -6,6 +6,7 @@ change the order. Grain reads ahead: its source is random access over steps. Imp
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -18,7 +19,9 @@ from mmdata.batch import Batch
 from mmdata.dataset import Dataset, Source
 from mmdata.errors import UserError
 from mmdata.explain import Explained, explain, steps_of
-from mmdata.feeds import Feeds, Located, as_folders, codecs_of, load_from, make_feeds, open_stages
+from mmdata.feeds import Feeds, Located, codecs_of, load_from, make_feeds, open_stages, reopened
+from mmdata.folder import CACHE_SHARDS
+from mmdata.groups import Announcer
 from mmdata.mixture import Mixture
 from mmdata.plan import Plan, PlanSettings, plan_of
 from mmdata.reading import Entry, Renderer
@@ -36,7 +39,7 @@ _FOREVER = 1 << 60  # steps of an endless stream, as Grain asks for a length
 
 
 class Loader:
-    """Batches of a dataset's folder, a Dataset, a Source, a Mixture or a Schedule.
+    """Batches of a dataset's folder or URL, a Dataset, a Source, a Mixture or a Schedule.
 
     seq_len, batch_size: tokens of a row; rows of all data shards together (a Schedule names its own batch sizes)
     layout: a name, a path to a TOML file, a loaded specification, or the bound layout of another Loader, whose
@@ -54,6 +57,7 @@ class Loader:
         (by Grain), or in worker processes (mmdata/workers.py; threads then says nothing); with neither, each is made
         when it is asked for. read_ahead: how many batches; with workers at least 2 and at most 64 a worker
     progress: told (source, windows done, windows) of each plan that is made, as none was cached
+    cache_shards: of sources named by a URL, most shards of each that are kept on this machine
 
     >>> loader = Loader("runs/demo/data", seq_len=1024, batch_size=8)        # doctest: +SKIP
     >>> batch = next(loader); batch.tokens.shape                             # doctest: +SKIP
@@ -62,7 +66,7 @@ class Loader:
 
     def __init__(
         self,
-        data: str | Path | Dataset | Source | Mixture | Schedule,
+        data: str | os.PathLike[str] | Dataset | Source | Mixture | Schedule,
         layout: str | Path | LayoutSpec | Layout = "mmdata",
         seq_len: int = 0,
         batch_size: int | None = None,
@@ -81,6 +85,7 @@ class Loader:
         threads: int = 1,
         workers: int = 0,
         read_ahead: int = 2,
+        cache_shards: int = CACHE_SHARDS,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self._given = {name: value for name, value in locals().items() if name != "self"}
@@ -91,7 +96,7 @@ class Loader:
             raise UserError(f"seq_len is {seq_len}: give the Loader the tokens of a row, for example seq_len=1024")
         if split not in SPLITS:
             raise UserError(f"no split {split!r}; the splits are {list(SPLITS)}")
-        stages = open_stages(data, batch_size)
+        stages = open_stages(data, batch_size, cache_shards)
         if split != "train" and len(stages) > 1:
             raise UserError(f"a {split} split is read once: give a folder or a Mixture and a batch_size, not stages")
         self.shard = _check_shard(shard, [stage.batch_size for stage in stages])
@@ -112,6 +117,8 @@ class Loader:
             version=plan_version,
         )
         self.feeds = make_feeds(stages, split, seed, lambda source: self._plan_of(source, progress))
+        behind = max(threads, read_ahead)  # steps that Grain may be reading at a time
+        self._announcer = Announcer(self.feeds, split, behind, soft=bool(self.layout.soft_shapes))
         self.quarantine = tuple(sorted(Quarantined.of(entry) for entry in quarantine))
         self.renderer = Renderer(self.layout, seq_len, seed, split, self.feeds.feeds)
         self.renderer.leave_out(self.quarantine)
@@ -153,11 +160,13 @@ class Loader:
     def batch_at(self, step: int) -> Batch:
         """This data shard's part of the global batch of any step."""
         self.size_at(step)
+        self._announcer.announce(step)
         return self.renderer.batch(self._rows_of(step), step)
 
     def write_batch(self, step: int, memory: np.ndarray) -> None:
         """`batch_at` into the first bytes of `memory` (uint8), where the `batch_in` of `renderer.form` finds it."""
         self.size_at(step)
+        self._announcer.announce(step)
         self.renderer.batch(self._rows_of(step), step, memory)
 
     def source(self, start: int | None = None) -> StepSource:
@@ -212,6 +221,7 @@ class Loader:
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.close()
+        self._announcer.close()
 
     @property
     def worker_pids(self) -> list[int]:
@@ -265,7 +275,7 @@ class Loader:
     def __reduce__(self) -> tuple[Any, ...]:
         """For another process, which opens the same folders."""
         now = {
-            "data": as_folders(self.feeds.stages),
+            "data": reopened(self.feeds.stages),
             "batch_size": None,
             "layout": self.layout,
             "codecs": (),

@@ -15,8 +15,10 @@ import numpy as np
 from mmdata.catalog import catalog_digest, read_catalog, record_digest, stored_catalog
 from mmdata.commit import sha256_of
 from mmdata.dataset import Source, open_source
+from mmdata.errors import UserError
 from mmdata.manifest import read_json
 from mmdata.media import Media
+from mmdata.remote import url_of
 from mmdata.sample import Sample
 from mmdata.shards import RecordFiles, ShardInfo, decode_sample
 from tokenizer.codec import CodecSpec
@@ -46,6 +48,8 @@ class Report:
 def verify(folder: str | Path, full: bool = True, progress: Callable[[str], None] = lambda _: None) -> Report:
     """Check a dataset, or the folder of one source. `full=False` checks manifests, sizes and checksums only and decodes
     no record. `progress` is called with the name of each file before it is read. UserError: no dataset."""
+    if url := url_of(folder):
+        raise UserError(f"{url} is not on this machine: copy the dataset here, then verify its folder")
     folder = Path(folder)
     manifest = read_json(folder)
     report = Report({key: 0 for key in ("sources", "shards", "samples", "items", "codes", "bytes", "media")})

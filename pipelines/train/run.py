@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import mmdata
 from mmdata.errors import UserError
+from mmdata.folder import CACHE_SHARDS
+from mmdata.remote import url_of
 from pipelines.config import check, expand, read_toml
 from pipelines.train.model import ModelConfig
 from pipelines.train.optimizer import OptimizerSettings
@@ -73,8 +75,13 @@ class StageSettings(_Table):
 class RunSettings(_Table):
     """A run file."""
 
-    data: str = Field("", description="the dataset's folder; every source in it")
-    sources: dict[str, str] = Field(default_factory=dict, description="instead of data: name = folder of a source")
+    data: str = Field("", description="the dataset's folder, or its URL (s3://, gs://); every source in it")
+    sources: dict[str, str] = Field(
+        default_factory=dict, description="instead of data: name = folder or URL of a source"
+    )
+    cache_shards: int = Field(
+        CACHE_SHARDS, ge=1, description="of sources behind a URL: most shards of each kept on this machine"
+    )
     seed: int = 0
     seq_len: int = Field(1024, ge=8, description="tokens of a row")
     batch_size: int = Field(8, ge=1, description="rows of a step, of all devices together")
@@ -101,7 +108,7 @@ class RunSettings(_Table):
 
 # What may change while a run goes on: where things lie, how far it goes, on what machines. Its stages may be appended
 # to: the loader's own state refuses another past, and so does the layout's digest.
-FREE = ("data", "sources", "steps", "layout", "mesh", "checkpoint", "evaluate", "stage")
+FREE = ("data", "sources", "cache_shards", "steps", "layout", "mesh", "checkpoint", "evaluate", "stage")
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ class Run:
 
     settings: RunSettings
     file: Path
-    sources: dict[str, Path]  # name -> folder DIR/<source>
+    sources: dict[str, Path | str]  # name -> folder DIR/<source>, or its URL
     layout: str  # a name or an absolute path
 
     def resolved(self, out: Path) -> dict[str, Any]:
@@ -120,11 +127,13 @@ class Run:
             if not table[key]:
                 del table[key]  # as runs that began before the key was there
         here = out.resolve()
+        places = {n: p if isinstance(p, str) else os.path.relpath(p, here) for n, p in self.sources.items()}
         if self.settings.data:
-            table["data"] = os.path.relpath(next(iter(self.sources.values())).parent, here)
             del table["sources"]
+            if not url_of(self.settings.data):
+                table["data"] = os.path.dirname(next(iter(places.values()))) or "."
         else:
-            table["sources"] = {name: os.path.relpath(path, here) for name, path in self.sources.items()}
+            table["sources"] = places
             del table["data"]
         if self.layout != self.settings.layout:
             table["layout"] = "layout.toml"
@@ -144,7 +153,9 @@ def load_run(path: Path, out: Path | None = None) -> Run:
         raise UserError(f'{file}: give either data = "DIR" or a [sources] table, not both or neither')
     folders = [file.resolve().parent, *([out.resolve()] if out else [])]
 
-    def find(written: str, key: str) -> Path:
+    def find(written: str, key: str) -> Path | str:
+        if url := url_of(expand(written, f"{file}: {key}")):
+            return url
         tried = [(folder / expand(written, f"{file}: {key}")).resolve() for folder in folders]
         for folder in tried:
             if folder.exists():
@@ -155,7 +166,8 @@ def load_run(path: Path, out: Path | None = None) -> Run:
 
     if settings.data:
         data = find(settings.data, "data")
-        sources = {name: source.folder.resolve() for name, source in mmdata.open(data).sources.items()}
+        opened = mmdata.open(data).sources
+        sources = {n: s.files.where if url_of(s.files.where) else s.folder.resolve() for n, s in opened.items()}
     else:
         sources = {name: find(written, f"sources.{name}") for name, written in settings.sources.items()}
     layout = settings.layout
@@ -189,7 +201,7 @@ def make_loader(
         with_rows = {
             name: source
             for name, folder in run.sources.items()
-            for source in mmdata.open(folder).values()
+            for source in mmdata.open(folder, cache_shards=settings.cache_shards).values()
             if len(source.splits[split])
         }
         if not with_rows:
@@ -207,6 +219,7 @@ def make_loader(
         plan_version=settings.plan_version,
         split=split,
         codecs=settings.codecs,
+        cache_shards=settings.cache_shards,
         **more,
     )
 

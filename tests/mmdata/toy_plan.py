@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmdata.folder import LocalFolder
 from mmdata.pieces import places_of
 from mmdata.plan import Plan, PlanSettings, make_plan
 from tokenizer.codec import CodecSpec
@@ -95,6 +96,7 @@ class ToyLayout:
 class ToySplit:
     documents: list[list[Item]]
     shard_bounds: np.ndarray
+    shards: tuple[()] = ()
 
     def item_table(self, start: int, stop: int) -> ItemTable:
         return ItemTable.of(self.documents[start:stop])
@@ -111,6 +113,7 @@ class ToySource:
     folder: Path = Path()
     fingerprint: str = "f0"
     codecs: tuple[CodecSpec, ...] = field(default=CODECS)
+    files: LocalFolder = field(default=LocalFolder(Path()))
 
 
 def source_of(documents: list[list[Item]], shard: int = 10_000) -> ToySource:
