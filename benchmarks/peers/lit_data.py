@@ -1,4 +1,4 @@
-"""LitData: `optimize` and StreamingDataset, of documents, or of one stream of tokens (TokensLoader, its way for LLMs)."""
+"""LitData: `optimize` and StreamingDataset: documents, or one stream of tokens (TokensLoader, its way for LLMs)."""
 
 from __future__ import annotations
 
