@@ -43,7 +43,7 @@ def _records(folder: Path) -> Any:
 
 
 def _iterated(dataset: Any) -> Any:
-    """Without read threads, as `ReadOptions` recommends for data in memory: the default of 16 is several times slower."""
+    """Without threads, as `ReadOptions` recommends for data in memory: the default of 16 is several times slower."""
     import grain
 
     return dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))

@@ -68,7 +68,9 @@ def _loader(folder: Path, **more: Any) -> Any:
 
 
 def _open(folder: Path, processes: int, rank: int) -> Stream:
-    more = {"workers": processes} if processes > 1 and has_workers() else {}
+    if processes > 1 and not has_workers():
+        raise RuntimeError("this Loader has no workers: see 'ours, ranks'")
+    more = {"workers": processes} if processes > 1 else {}
     return _stream(folder, _loader(folder, **more), 1)
 
 
