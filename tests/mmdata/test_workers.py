@@ -368,6 +368,7 @@ def test_a_script_that_ends_leaves_no_process_and_says_nothing(data: Path, tmp_p
 def test_ctrl_c_is_the_consumers_alone(data: Path, tmp_path: Path) -> None:
     more = """
 try:
+    print("ready", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     same = (next(loader).tokens == loader.batch_at(5).tokens).all()
@@ -375,6 +376,7 @@ except KeyboardInterrupt:
 """
     process, pids = start(data, more, tmp_path)
     assert all(os.getsid(pid) == pid for pid in pids)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     out, said = process.communicate(timeout=60)
     assert out.split() == ["went", "on", "True", *map(str, pids)] and said == ""
