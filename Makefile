@@ -50,7 +50,8 @@ format: $(VENV)/.installed-test  ## let ruff format the code
 docs: $(VENV)/.installed  ## write docs/files.md and docs/layouts.md anew, from the code that checks the files
 	$(BIN)/python -m pipelines.look.reference docs
 
-bench: $(VENV)/.installed  ## the loader's speed on the demo data, and that of the layouts
+bench: $(VENV)/.installed  ## how full rows are, and the speed of the loader on drawn data, of packing and of the layouts
+	$(BIN)/python benchmarks/lengths.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/layouts.py
 
