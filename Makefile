@@ -60,8 +60,11 @@ $(BENCH_VENV)/.installed: setup.cfg pyproject.toml
 
 bench-env: $(BENCH_VENV)/.installed  ## the environment of the benchmarks: torch and other loaders (about 8 GB)
 
-bench: $(BENCH_VENV)/.installed  ## the loader against others and the limit, its start and memory; the layouts (an hour)
+bench: $(BENCH_VENV)/.installed  ## the loader against others and the limit, its start and memory; order, plans, layouts (an hour)
 	$(BENCH)/python benchmarks/loader.py all
+	$(BENCH)/python benchmarks/order.py
+	$(BENCH)/python benchmarks/lengths.py
+	$(BENCH)/python benchmarks/remote.py
 	$(BENCH)/python benchmarks/layouts.py
 
 clean:  ## remove what make wrote

@@ -188,7 +188,7 @@ class Source:
     """One source of a dataset: the folder DIR/<source>, or what of a URL's files is kept on this machine."""
 
     def __init__(self, place: Store | Path, manifest: dict[str, Any], cache_shards: int = CACHE_SHARDS) -> None:
-        self._opened_as = place, manifest, cache_shards
+        self._opened_as = place, cache_shards
         self.manifest = Manifest.from_json(manifest)
         self.fingerprint = fingerprint_of(manifest)
         self.files = folder_of(place, self.fingerprint, self.manifest, cache_shards)
@@ -246,7 +246,8 @@ class Source:
         return MediaStore(self.files, self.manifest.media)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Source, self._opened_as
+        """As where it lies; what is there must still be the same source."""
+        return _opened_again, (*self._opened_as, self.name, self.fingerprint)
 
     def __repr__(self) -> str:
         return f"Source({self.name!r}, train={len(self.train)}, validation={len(self.validation)})"
@@ -325,6 +326,13 @@ def open_source(
     """The source in a folder DIR/<source>, or the only source of a dataset DIR; a URL as for `open_dataset`."""
     place = open_store(folder, storage_options)
     return _open_source(place, _manifest(place), cache_shards)
+
+
+def _opened_again(place: Store | Path, cache_shards: int, name: str, fingerprint: str) -> Source:
+    source = _open_source(place, _manifest(place), cache_shards)
+    if source.fingerprint != fingerprint:
+        raise UserError(f"source {name!r} is not what it was when the Loader was made: {place} has been built anew")
+    return source
 
 
 def _open_source(place: Store | Path, manifest: dict[str, Any], cache_shards: int) -> Source:

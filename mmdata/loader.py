@@ -24,6 +24,7 @@ from mmdata.folder import CACHE_SHARDS
 from mmdata.groups import Announcer
 from mmdata.mixture import Mixture
 from mmdata.plan import Plan, PlanSettings, plan_of
+from mmdata.plan_settings import PLAN_VERSIONS
 from mmdata.reading import Entry, Renderer
 from mmdata.report import report
 from mmdata.schedule import Schedule
@@ -52,7 +53,7 @@ class Loader:
     codecs: names of codecs whose ids come first, in this order, whether the data has them yet or not: a source that
         brings one of them later moves no id
     split_share: most of the documents that would fit a row, as a share, that may be split so that rows are fuller
-    plan_version: 1, or 2, which pours pieces of long documents into gaps; 0: 1, or 2 where a share may be split
+    plan_version: 2, which pours pieces of long documents into gaps, or 1; a run keeps the one it began with
     threads, workers, read_ahead: how batches are made ahead, which changes none of them: in threads of this process
         (by Grain), or in worker processes (mmdata/workers.py; threads then says nothing); with neither, each is made
         when it is asked for. read_ahead: how many batches; with workers at least 2 and at most 64 a worker
@@ -81,7 +82,7 @@ class Loader:
         group_windows: int = 5,
         too_long: str = "leave_out",
         split_share: float = 0.0,
-        plan_version: int = 0,
+        plan_version: int = PLAN_VERSIONS[-1],
         threads: int = 1,
         workers: int = 0,
         read_ahead: int = 2,
@@ -282,7 +283,7 @@ class Loader:
             "quarantine": self.quarantine,
             "progress": None,
         }
-        return _unpickled, ({**self._given, **now}, self.fingerprints, self.step)
+        return _unpickled, ({**self._given, **now}, self.step)
 
     def __repr__(self) -> str:
         return f"Loader({list(self.fingerprints)}, split={self.split!r}, seq_len={self.seq_len}, step={self.step})"
@@ -346,11 +347,8 @@ def _rows_at(feeds: Feeds, of: int, step: int) -> int:
     return feeds.stages[feeds.timeline.stage_at(step)].batch_size // of
 
 
-def _unpickled(arguments: dict[str, Any], fingerprints: dict[str, str], step: int) -> Loader:
+def _unpickled(arguments: dict[str, Any], step: int) -> Loader:
     loader = Loader(**arguments)
-    if loader.fingerprints != fingerprints:
-        name = next(n for n in fingerprints if loader.fingerprints.get(n) != fingerprints[n])
-        raise UserError(f"source {name!r} is not what it was when the Loader was made: its folder has been built anew")
     loader.step = step
     return loader
 

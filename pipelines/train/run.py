@@ -95,9 +95,7 @@ class RunSettings(_Table):
     split_share: float = Field(
         0.0, ge=0, le=1, description="most documents, as a share, split for fuller rows although they would fit one"
     )
-    plan_version: int = Field(
-        0, ge=0, description="2 pours pieces of long documents into gaps; 0: 1, or 2 where split_share is not 0"
-    )
+    plan_version: int = Field(2, ge=1, le=2, description="2 pours pieces of long documents into gaps; 1 does not")
     model: ModelSettings = ModelSettings()  # type: ignore[call-arg]
     optimizer: OptimizerSettings = OptimizerSettings()  # type: ignore[call-arg]
     mesh: MeshSettings = MeshSettings()  # type: ignore[call-arg]
@@ -123,7 +121,7 @@ class Run:
     def resolved(self, out: Path) -> dict[str, Any]:
         """Every key with its value, paths relative to `out`."""
         table = self.settings.model_dump()
-        for key in ("codecs", "split_share", "plan_version"):
+        for key in ("codecs", "split_share"):
             if not table[key]:
                 del table[key]  # as runs that began before the key was there
         here = out.resolve()

@@ -161,7 +161,7 @@ def test_sources_join_and_leave_without_a_change_of_the_past(data: Path) -> None
         assert np.array_equal(before.batch_at(step).tokens, after.batch_at(step).tokens)
     for step, names in ((3, {"web"}), (4, {"web", "more"}), (6, {"more"})):
         assert {e.source for e in after.explain(step)} == names
-    before._seek(4)
+    before.seek(4)
     after.restore(before.state())
     past = {**after.state(), "step": 5, "stages": [*after.state()["stages"], {"from_step": 4}]}
     refused(lambda: before.restore(past), r"the number of stages is 2 in it and 1 here")

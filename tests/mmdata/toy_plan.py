@@ -122,7 +122,8 @@ def source_of(documents: list[list[Item]], shard: int = 10_000) -> ToySource:
 
 
 def plan_for(documents: list[list[Item]], seq_len: int, shard: int = 10_000, layout: Any = None, **more: Any) -> Plan:
-    wanted = PlanSettings("toy", seq_len, **more)
+    """By version 1, unless another is named or a share may be split."""
+    wanted = PlanSettings("toy", seq_len, **{"version": 2 if more.get("split_share") else 1, **more})
     return make_plan(source_of(documents, shard), "train", layout or ToyLayout(), wanted)
 
 
