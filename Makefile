@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+BENCH_VENV ?= .venv-bench
+BENCH := $(BENCH_VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test extras test-all check lint types format docs bench clean
+.PHONY: help demo test extras test-all check lint types format docs bench-env bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,9 +52,20 @@ format: $(VENV)/.installed-test  ## let ruff format the code
 docs: $(VENV)/.installed  ## write docs/files.md and docs/layouts.md anew, from the code that checks the files
 	$(BIN)/python -m pipelines.look.reference docs
 
-bench: $(VENV)/.installed  ## the loader's speed on the demo data, and that of the layouts
-	$(BIN)/python benchmarks/loader.py
-	$(BIN)/python benchmarks/layouts.py
+# an environment of its own: other people's loaders want other versions of what we use
+$(BENCH_VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+bench-env: $(BENCH_VENV)/.installed  ## the environment of the benchmarks: torch and other loaders (about 8 GB)
+
+bench: $(BENCH_VENV)/.installed  ## the loader against others and the limit, its start and memory; order, plans, layouts (an hour)
+	$(BENCH)/python benchmarks/loader.py all
+	$(BENCH)/python benchmarks/order.py
+	$(BENCH)/python benchmarks/lengths.py
+	$(BENCH)/python benchmarks/remote.py
+	$(BENCH)/python benchmarks/layouts.py
 
 clean:  ## remove what make wrote
-	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH_VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,7 +4,8 @@ Reads DIR (a dataset), or draws 2,000 documents of text, pictures and sound. Pri
 * rendering: tokens a second of all samples, by layout, items already in memory;
 * a text-only sample: its rendering against a plain copy of the same arrays (tokens, weights, positions, kinds), and the
   microseconds above twice that copy: the bar is 20;
-* lengths: samples a second over item tables, whole and in pieces: the bar is 5 million.
+* lengths: samples a second over item tables of the default layout, whole and in pieces: the bar is 5 million; and of
+  each layout, over all these samples and over films with their sound and films kept soft, where it takes them.
 """
 
 from __future__ import annotations
@@ -48,6 +49,16 @@ def drawn(num: int) -> list[list[Item]]:
     return documents
 
 
+def films(soft: bool) -> list[list[Item]]:
+    """A text and a film of eight seconds: frames in codes with their sound, or kept soft."""
+    text = Item("text", "text-spm16k@1", np.zeros((50, 1), np.int32))
+    times = np.arange(8, dtype=np.float32)
+    if soft:
+        return [[text, Item("video", "", None, (8, 224, 224), times=times)]]
+    frames = Item("video", "image-fsq16@1", np.zeros((8 * 256, 1), np.int32), (8, 16, 16), times=times)
+    return [[text, frames, Item("audio", "speech-melfsq@1", np.zeros((400, 1), np.int32), (400, 0, 0), 0.0, 8.0)]]
+
+
 def written(layout: Layout, documents: Sequence[Sequence[Item]]) -> list[list[Item]]:
     """Of each document what the layout takes."""
     kept = []
@@ -64,14 +75,14 @@ def written(layout: Layout, documents: Sequence[Sequence[Item]]) -> list[list[It
     return kept
 
 
-def best(act: Callable[[], object], seconds: float = 1.0) -> float:
+def best(act: Callable[[], object], seconds: float = 1.0, clock: Callable[[], float] = time.perf_counter) -> float:
     """Median seconds of a call, over about so long."""
     times = []
-    begin = time.perf_counter()
-    while time.perf_counter() - begin < seconds or len(times) < 3:
-        at = time.perf_counter()
+    begin = clock()
+    while clock() - begin < seconds or len(times) < 3:
+        at = clock()
         act()
-        times.append(time.perf_counter() - at)
+        times.append(clock() - at)
     return statistics.median(times)
 
 
@@ -107,6 +118,25 @@ def text_only(layout: Layout) -> None:
         )
 
 
+def measuring(name: str, layout: Layout, documents: Sequence[Sequence[Item]]) -> None:
+    found = []
+    for what, some in {"these": documents, "films": films(False), "soft films": films(True)}.items():
+        if taken := [items for items in some if measured(layout, items)]:
+            table = ItemTable.of([taken[i % len(taken)] for i in range(50_000)])
+            seconds = best(partial(layout.lengths, table), 0.3, time.process_time)
+            found.append(f"{what} {len(table) / seconds / 1e6:.1f}")
+    print(f"{name:12} lengths, M samples a CPU-second: {', '.join(found)}")
+
+
+def measured(layout: Layout, items: Sequence[Item]) -> bool:
+    """Whether the layout takes a document."""
+    try:
+        layout.lengths(ItemTable.of([items]))
+    except ValueError:
+        return False
+    return True
+
+
 def lengths(layout: Layout, documents: Sequence[Sequence[Item]]) -> None:
     table = ItemTable.of([documents[i % len(documents)] for i in range(200_000)])
     seconds = best(lambda: layout.lengths(table))
@@ -134,6 +164,8 @@ def main() -> None:
         codecs = tuple({c.name: c for source in sources for c in source.codecs}.values())
     for name in given.layout:
         rendering(name, load_layout(name).bind(codecs), documents)
+    for name in given.layout:
+        measuring(name, load_layout(name).bind(codecs), documents)
     default = load_layout("mmdata").bind(CODECS)
     text_only(default)
     lengths(default, drawn(2_000))

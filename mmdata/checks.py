@@ -29,7 +29,7 @@ from mmdata.catalog import (
 )
 from mmdata.commit import sha256_of
 from mmdata.dataset import Source
-from mmdata.errors import RunError
+from mmdata.errors import DamagedRecord, RunError
 from mmdata.example import first_bytes
 from mmdata.media import Media, decode_media, media_shard_of
 from mmdata.sample import Sample
@@ -233,7 +233,7 @@ def _read(files: RecordFiles, start: int, stop: int) -> list[bytes | str]:
         try:
             records.extend(files.read(0, [place]))
         except RunError as error:
-            records.append(_line(error))
+            records.append(error.why if isinstance(error, DamagedRecord) else _line(error))
     return records
 
 

@@ -31,7 +31,11 @@ class KeptCodec:
 
     def found(self, folder: Path) -> CodecFile:
         """The codec's file in the source's folder."""
-        return CodecFile(self.codec, folder / self.file, self.sha256)
+        return self.at(folder / self.file)
+
+    def at(self, path: Path) -> CodecFile:
+        """The codec's file, wherever it lies."""
+        return CodecFile(self.codec, path, self.sha256)
 
     def problem(self, folder: Path) -> str:
         """What is wrong with the file, in words; "" where nothing is."""

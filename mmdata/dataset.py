@@ -5,6 +5,7 @@ Reading needs no codec. Nothing is loaded before it is asked for; a Split can be
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +18,11 @@ import numpy as np
 from mmdata.catalog import code_places, item_columns, item_table, read_catalog
 from mmdata.errors import UserError
 from mmdata.example import first_bytes
-from mmdata.manifest import Manifest, fingerprint_of, read_json
+from mmdata.folder import CACHE_SHARDS, Folder, folder_of, open_store
+from mmdata.manifest import Manifest, fingerprint_of, read_json, read_json_from
 from mmdata.media import MediaStore
 from mmdata.opened import OpenShards
+from mmdata.remote import Store, url_of
 from mmdata.sample import Sample
 from mmdata.shards import SPLITS, ShardInfo, decode_sample
 from tokenizer.codec import CodecSpec, spec_of
@@ -35,7 +38,7 @@ class Split(Sequence[Sample]):
     shard_bounds[s] <= i < shard_bounds[s + 1]."""
 
     def __init__(
-        self, folder: Path, name: str, shards: Sequence[ShardInfo], codecs: Sequence[str], source: str = ""
+        self, folder: Folder, name: str, shards: Sequence[ShardInfo], codecs: Sequence[str], source: str = ""
     ) -> None:
         self.name = name
         self._source = source
@@ -111,8 +114,11 @@ class Split(Sequence[Sample]):
         last = max(first, int(np.searchsorted(bounds, stop, "left")))
         if start >= stop:
             return read_catalog([], columns)
-        paths = [self._folder / s.catalog for s in self.shards[first:last]]
-        return read_catalog(paths, columns).slice(start - int(bounds[first]), stop - start)
+        names = [s.catalog for s in self.shards[first:last]]
+        self._folder.fetch(names)
+        return read_catalog([self._folder.path(name) for name in names], columns).slice(
+            start - int(bounds[first]), stop - start
+        )
 
 
 class _ShardShapes:
@@ -179,15 +185,19 @@ class _Shapes:
 
 
 class Source:
-    """One source of a dataset: the folder DIR/<source>."""
+    """One source of a dataset: the folder DIR/<source>, or what of a URL's files is kept on this machine."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        self.folder = folder
+    def __init__(self, place: Store | Path, manifest: dict[str, Any], cache_shards: int = CACHE_SHARDS) -> None:
+        self._opened_as = place, cache_shards
         self.manifest = Manifest.from_json(manifest)
         self.fingerprint = fingerprint_of(manifest)
+        self.files = folder_of(place, self.fingerprint, self.manifest, cache_shards)
+        self.folder = self.files.home
         self._loaded: dict[str, Any] = {}
         names = [c.name for c in self.codecs]
-        self.splits = {split: Split(folder, split, self.manifest.of_split(split), names, self.name) for split in SPLITS}
+        self.splits = {
+            split: Split(self.files, split, self.manifest.of_split(split), names, self.name) for split in SPLITS
+        }
 
     @property
     def name(self) -> str:
@@ -212,11 +222,11 @@ class Source:
         if spec is None:
             raise UserError(f"source {self.name} has no codec {name!r}; it has {[c.name for c in self.codecs]}")
         if name not in self._loaded:
-            files = tuple(kept.found(self.folder) for kept in self.manifest.codec_files)
+            files = tuple(kept.at(self.files.path(kept.file)) for kept in self.manifest.codec_files)
             try:
                 codec = FileCodecs(files)(name)
             except ValueError as error:
-                raise UserError(f"source {self.name} in {self.folder}: {error}") from None
+                raise UserError(f"source {self.name} in {self.files.where}: {error}") from None
             if spec_of(codec).fingerprint != spec.fingerprint:
                 raise UserError(
                     f"the codec {name} is not the one that source {self.name} was made with; use that mmdata"
@@ -227,26 +237,39 @@ class Source:
     @cached_property
     def catalog(self) -> pa.Table:
         """The rows of all splits, train first."""
-        return read_catalog([self.folder / s.catalog for s in self.manifest.shards])
+        names = [s.catalog for s in self.manifest.shards]
+        self.files.fetch(names)
+        return read_catalog([self.files.path(name) for name in names])
 
     @cached_property
     def media(self) -> MediaStore:
-        return MediaStore(self.folder, self.manifest.media)
+        return MediaStore(self.files, self.manifest.media)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As where it lies; what is there must still be the same source."""
+        return _opened_again, (*self._opened_as, self.name, self.fingerprint)
 
     def __repr__(self) -> str:
         return f"Source({self.name!r}, train={len(self.train)}, validation={len(self.validation)})"
 
 
 class Dataset(Mapping[str, Source]):
-    """The sources of a folder by name, in the recipe's order."""
+    """The sources of a folder by name, in the recipe's order. `where`: the folder's path, or its URL."""
 
-    def __init__(self, folder: Path, sources: Mapping[str, Source]) -> None:
-        self.folder = folder
+    def __init__(self, where: str, sources: Mapping[str, Source]) -> None:
+        self.where = where
         self.sources = dict(sources)
+
+    @property
+    def folder(self) -> Path:
+        """The folder on this machine; UserError where the dataset was opened by a URL."""
+        if url_of(self.where):
+            raise UserError(f"{self.where} is not on this machine: copy the dataset here and name its folder")
+        return Path(self.where)
 
     def __getitem__(self, name: str) -> Source:
         if name not in self.sources:
-            raise KeyError(f"no source {name!r} in {self.folder}, which has {list(self.sources)}")
+            raise KeyError(f"no source {name!r} in {self.where}, which has {list(self.sources)}")
         return self.sources[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -259,35 +282,67 @@ class Dataset(Mapping[str, Source]):
         return name in self.sources
 
     def __repr__(self) -> str:
-        return f"Dataset({str(self.folder)!r}, {list(self.sources.values())})"
+        return f"Dataset({self.where!r}, {list(self.sources.values())})"
 
 
-def open_dataset(folder: str | Path) -> Dataset:
-    """The dataset in a folder; the folder of a single source gives a dataset of that one. UserError where the build
-    has not finished, where a source is not the one that the dataset lists, or where the format is too new."""
-    folder = Path(folder)
-    manifest = read_json(folder)
+def open_dataset(
+    folder: str | os.PathLike[str],
+    *,
+    cache_shards: int = CACHE_SHARDS,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Dataset:
+    """The dataset in a folder, or behind a URL (s3://, gs://, whatever fsspec opens) or a path object that stands for
+    one; the folder of a single source gives a dataset of that one.
+
+    cache_shards: of a URL's shards, most of each source that are kept on this machine at a time
+    storage_options: for fsspec's file system, where the environment does not say all (credentials, endpoint)
+
+    UserError where the build has not finished, where a source is not the one that the dataset lists, or where the
+    format is too new.
+    """
+    place = open_store(folder, storage_options)
+    manifest = _manifest(place)
     if manifest["kind"] == "source":
-        source = Source(folder, manifest)
-        return Dataset(folder, {source.name: source})
+        source = Source(place, manifest, cache_shards)
+        return Dataset(str(folder), {source.name: source})
     sources = {}
     for entry in manifest["sources"]:
-        source = sources[entry["name"]] = open_source(folder / entry["name"])
+        inside = place / entry["name"]
+        source = sources[entry["name"]] = _open_source(inside, _manifest(inside), cache_shards)
         if source.fingerprint != entry["fingerprint"]:
             raise UserError(
                 f"source {entry['name']} in {folder} is not the one its manifest lists (fingerprint "
                 f"{source.fingerprint[:12]}, listed {entry['fingerprint'][:12]}): run `mmdata build` again"
             )
-    return Dataset(folder, sources)
+    return Dataset(str(folder), sources)
 
 
-def open_source(folder: str | Path) -> Source:
-    """The source in a folder DIR/<source>, or the only source of a dataset DIR."""
-    folder = Path(folder)
-    manifest = read_json(folder)
+def open_source(
+    folder: str | os.PathLike[str],
+    *,
+    cache_shards: int = CACHE_SHARDS,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Source:
+    """The source in a folder DIR/<source>, or the only source of a dataset DIR; a URL as for `open_dataset`."""
+    place = open_store(folder, storage_options)
+    return _open_source(place, _manifest(place), cache_shards)
+
+
+def _opened_again(place: Store | Path, cache_shards: int, name: str, fingerprint: str) -> Source:
+    source = _open_source(place, _manifest(place), cache_shards)
+    if source.fingerprint != fingerprint:
+        raise UserError(f"source {name!r} is not what it was when the Loader was made: {place} has been built anew")
+    return source
+
+
+def _open_source(place: Store | Path, manifest: dict[str, Any], cache_shards: int) -> Source:
     if manifest["kind"] == "source":
-        return Source(folder, manifest)
+        return Source(place, manifest, cache_shards)
     names = [entry["name"] for entry in manifest["sources"]]
     if len(names) != 1:
-        raise UserError(f"{folder} is a dataset of the sources {names}: name one, as {folder / (names or ['NAME'])[0]}")
-    return open_source(folder / names[0])
+        raise UserError(f"{place} is a dataset of the sources {names}: name one, as {place / (names or ['NAME'])[0]}")
+    return _open_source(place / names[0], _manifest(place / names[0]), cache_shards)
+
+
+def _manifest(place: Store | Path) -> dict[str, Any]:
+    return read_json(place) if isinstance(place, Path) else read_json_from(place)

@@ -5,19 +5,20 @@ Turns what the user names (a folder, a Mixture, a Schedule) into `Feeds`, from w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
 from math import floor, inf
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmdata.dataset import Dataset, Source, open_dataset, open_source
 from mmdata.errors import UserError
+from mmdata.folder import CACHE_SHARDS
 from mmdata.mixture import Mixture, Shares, exact, row_weights
 from mmdata.order import Order
 from mmdata.plan import Plan
@@ -226,33 +227,33 @@ class Feeds:
         return epochs[back], rows[back]
 
 
-def open_stages(data: Any, batch_size: int | None) -> list[Opened]:
-    """The stages of what a Loader was given, sources open."""
+def open_stages(data: Any, batch_size: int | None, cache_shards: int = CACHE_SHARDS) -> list[Opened]:
+    """The stages of what a Loader was given, sources open; those behind a URL with a cache of `cache_shards`."""
     opened: dict[Any, Source] = {}
     if isinstance(data, Schedule):
         if batch_size is not None:
             raise UserError("a Schedule names the batch_size of each stage: give the Loader none")
-        return [_open(stage, opened) for stage in data.stages]
+        return [_open(stage, opened, cache_shards) for stage in data.stages]
     if batch_size is None:
         raise UserError("give the Loader a batch_size (rows of all data shards together)")
-    if isinstance(data, str | Path):
-        data = open_dataset(data)
+    if isinstance(data, str | os.PathLike):
+        data = open_dataset(data, cache_shards=cache_shards)
     if isinstance(data, Source):
         data = Mixture({data.name: data})
     elif isinstance(data, Dataset):
         data = Mixture(dict(data.sources))
     if not isinstance(data, Mixture):
         raise UserError(f"a Loader reads a folder, a Dataset, a Mixture or a Schedule, not {type(data).__name__}")
-    return [_open(Stage(from_step=0, mixture=data, batch_size=batch_size), opened)]
+    return [_open(Stage(from_step=0, mixture=data, batch_size=batch_size), opened, cache_shards)]
 
 
-def as_folders(stages: Sequence[Opened]) -> Schedule:
-    """The same stages with their sources by folder, for another process: `open_stages` opens them."""
+def reopened(stages: Sequence[Opened]) -> Schedule:
+    """The same stages as a Schedule, for another process: sources are pickled as where they lie."""
     return Schedule(
         [
             Stage(
                 from_step=stage.from_step,
-                mixture=Mixture({name: source.folder for name, source in stage.sources.items()}, stage.weights),
+                mixture=Mixture(stage.sources, stage.weights),
                 batch_size=stage.batch_size,
                 max_epochs={name: inf if cap is None else cap for name, cap in stage.caps.items()},  # type: ignore[misc]
             )
@@ -359,14 +360,14 @@ def _refuse_empty(name: str, feed: Feed, weight: Fraction | None) -> None:
         raise UserError(f"source {name!r} has {has}: its train split is empty; give it weight 0")
 
 
-def _open(stage: Stage, opened: dict[Any, Source]) -> Opened:
+def _open(stage: Stage, opened: dict[Any, Source], cache_shards: int) -> Opened:
     sources: dict[str, Source] = {}
     for name, value in stage.mixture.sources.items():
         if isinstance(value, Source):
             sources[name] = value
             continue
         if value not in opened:
-            opened[value] = open_source(value)
+            opened[value] = open_source(value, cache_shards=cache_shards)
         sources[name] = opened[value]
     by_print: dict[str, str] = {}
     for name, source in sources.items():

@@ -6,6 +6,7 @@ change the order. Grain reads ahead: its source is random access over steps. Imp
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,9 +20,12 @@ from mmdata.batch import Batch
 from mmdata.dataset import Dataset, Source
 from mmdata.errors import UserError
 from mmdata.explain import Explained, explain, steps_of
-from mmdata.feeds import Feeds, Located, as_folders, codecs_of, load_from, make_feeds, open_stages
+from mmdata.feeds import Feeds, Located, codecs_of, load_from, make_feeds, open_stages, reopened
+from mmdata.folder import CACHE_SHARDS
+from mmdata.groups import Announcer
 from mmdata.mixture import Mixture
 from mmdata.plan import Plan, PlanSettings, plan_of
+from mmdata.plan_settings import PLAN_VERSIONS
 from mmdata.quarantine import LIMIT, BadRecords, Omitted, check_limit, log_entry, one_of_several
 from mmdata.reading import Entry, Renderer
 from mmdata.report import report
@@ -39,7 +43,7 @@ _FOREVER = 1 << 60  # steps of an endless stream, as Grain asks for a length
 
 
 class Loader:
-    """Batches of a dataset's folder, a Dataset, a Source, a Mixture or a Schedule.
+    """Batches of a dataset's folder or URL, a Dataset, a Source, a Mixture or a Schedule.
 
     seq_len, batch_size: tokens of a row; rows of all data shards together (a Schedule names its own batch sizes)
     layout: a name, a path to a TOML file, a loaded specification, or the bound layout of another Loader, whose
@@ -56,11 +60,12 @@ class Loader:
     codecs: names of codecs whose ids come first, in this order, whether the data has them yet or not: a source that
         brings one of them later moves no id
     split_share: most of the documents that would fit a row, as a share, that may be split so that rows are fuller
-    plan_version: 1, or 2, which pours pieces of long documents into gaps; 0: 1, or 2 where a share may be split
+    plan_version: 2, which pours pieces of long documents into gaps, or 1; a run keeps the one it began with
     threads, workers, read_ahead: how batches are made ahead, which changes none of them: in threads of this process
         (by Grain), or in worker processes (mmdata/workers.py; threads then says nothing); with neither, each is made
         when it is asked for. read_ahead: how many batches; with workers at least 2 and at most 64 a worker
     progress: told (source, windows done, windows) of each plan that is made, as none was cached
+    cache_shards: of sources named by a URL, most shards of each that are kept on this machine
 
     >>> loader = Loader("runs/demo/data", seq_len=1024, batch_size=8)        # doctest: +SKIP
     >>> batch = next(loader); batch.tokens.shape                             # doctest: +SKIP
@@ -69,7 +74,7 @@ class Loader:
 
     def __init__(
         self,
-        data: str | Path | Dataset | Source | Mixture | Schedule,
+        data: str | os.PathLike[str] | Dataset | Source | Mixture | Schedule,
         layout: str | Path | LayoutSpec | Layout = "mmdata",
         seq_len: int = 0,
         batch_size: int | None = None,
@@ -84,12 +89,13 @@ class Loader:
         group_windows: int = 5,
         too_long: str = "leave_out",
         split_share: float = 0.0,
-        plan_version: int = 0,
+        plan_version: int = PLAN_VERSIONS[-1],
         threads: int = 1,
         workers: int = 0,
         read_ahead: int = 2,
         on_bad_record: str | None = None,
         quarantine_limit: int = LIMIT,
+        cache_shards: int = CACHE_SHARDS,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self._given = {name: value for name, value in locals().items() if name != "self"}
@@ -102,7 +108,7 @@ class Loader:
             raise UserError(f"no split {split!r}; the splits are {list(SPLITS)}")
         if on_bad_record not in (None, "quarantine", "raise"):
             raise UserError(f"on_bad_record is {on_bad_record!r}: use 'quarantine' or 'raise'")
-        stages = open_stages(data, batch_size)
+        stages = open_stages(data, batch_size, cache_shards)
         if split != "train" and len(stages) > 1:
             raise UserError(f"a {split} split is read once: give a folder or a Mixture and a batch_size, not stages")
         self.shard = _check_shard(shard, [stage.batch_size for stage in stages])
@@ -123,6 +129,8 @@ class Loader:
             version=plan_version,
         )
         self.feeds = make_feeds(stages, split, seed, lambda source: self._plan_of(source, progress))
+        behind = max(threads, read_ahead)  # steps that Grain may be reading at a time
+        self._announcer = Announcer(self.feeds, split, behind, soft=bool(self.layout.soft_shapes))
         self.renderer = Renderer(self.layout, seq_len, seed, split, self.feeds.feeds)
         self.quarantine_limit = quarantine_limit
         self.quarantine: tuple[Quarantined, ...] = ()
@@ -169,6 +177,7 @@ class Loader:
     def read(self, step: int) -> Batch:
         """`batch_at`, but BadRecords is raised whatever this Loader does about it: reading ahead decides nothing."""
         self.size_at(step)
+        self._announcer.announce(step)
         return self.renderer.batch(self._rows_of(step), step)
 
     def leave_out(self, entries: Sequence[Any], *, quietly: bool = False) -> None:
@@ -187,6 +196,7 @@ class Loader:
     def write_batch(self, step: int, memory: np.ndarray) -> None:
         """`read` into the first bytes of `memory` (uint8), where the `batch_in` of `renderer.form` finds it."""
         self.size_at(step)
+        self._announcer.announce(step)
         self.renderer.batch(self._rows_of(step), step, memory)
 
     def source(self, start: int | None = None) -> StepSource:
@@ -240,6 +250,7 @@ class Loader:
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.close()
+        self._announcer.close()
 
     @property
     def worker_pids(self) -> list[int]:
@@ -316,7 +327,7 @@ class Loader:
     def __reduce__(self) -> tuple[Any, ...]:
         """For another process, which opens the same folders."""
         now = {
-            "data": as_folders(self.feeds.stages),
+            "data": reopened(self.feeds.stages),
             "batch_size": None,
             "layout": self.layout,
             "codecs": (),
@@ -324,7 +335,7 @@ class Loader:
             "on_bad_record": self._given["on_bad_record"] or "raise",
             "progress": None,
         }
-        return _unpickled, ({**self._given, **now}, self.fingerprints, self.step)
+        return _unpickled, ({**self._given, **now}, self.step)
 
     def __repr__(self) -> str:
         return f"Loader({list(self.fingerprints)}, split={self.split!r}, seq_len={self.seq_len}, step={self.step})"
@@ -391,11 +402,8 @@ def _rows_at(feeds: Feeds, of: int, step: int) -> int:
     return feeds.stages[feeds.timeline.stage_at(step)].batch_size // of
 
 
-def _unpickled(arguments: dict[str, Any], fingerprints: dict[str, str], step: int) -> Loader:
+def _unpickled(arguments: dict[str, Any], step: int) -> Loader:
     loader = Loader(**arguments)
-    if loader.fingerprints != fingerprints:
-        name = next(n for n in fingerprints if loader.fingerprints.get(n) != fingerprints[n])
-        raise UserError(f"source {name!r} is not what it was when the Loader was made: its folder has been built anew")
     loader.step = step
     return loader
 

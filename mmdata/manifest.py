@@ -17,6 +17,7 @@ from mmdata.codec_files import CODECS, KeptCodec
 from mmdata.commit import TEMPORARY, write_bytes
 from mmdata.errors import RunError, UserError
 from mmdata.media import MediaInfo
+from mmdata.remote import Store
 from mmdata.shards import SPLITS, ShardInfo, check_name, shard_name
 from mmdata.tfds import write_tfds_metadata
 from tokenizer.codec import CodecSpec
@@ -155,17 +156,34 @@ def read_json(folder: Path) -> dict[str, Any]:
             f"not a finished dataset: no {MANIFEST} in {folder}; run `mmdata build` with the same recipe again to "
             "finish it"
         )
+    return parse_manifest(path.read_bytes(), str(folder))
+
+
+def read_json_from(store: Store) -> dict[str, Any]:
+    """The manifest behind a URL as it is written; UserError as `read_json`."""
     try:
-        value = json.loads(path.read_bytes())
+        data = store.read(MANIFEST)
+    except FileNotFoundError:
+        raise UserError(
+            f"not a finished dataset: no {MANIFEST} at {store.url}; check the address (bucket and folder), or copy the"
+            " dataset there, its manifest last"
+        ) from None
+    return parse_manifest(data, store.url)
+
+
+def parse_manifest(data: bytes, where: str) -> dict[str, Any]:
+    """The manifest of the folder or URL `where` from its bytes; UserError where it is none, or too new."""
+    try:
+        value = json.loads(data)
         version, kind = value["format_version"], value["kind"]
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is not a manifest of mmdata: is {folder} a dataset?") from None
+        raise UserError(f"{where}/{MANIFEST} is not a manifest of mmdata: is {where} a dataset?") from None
     if version > FORMAT_VERSION:
         raise UserError(
-            f"{folder} has format version {version}, this mmdata reads up to {FORMAT_VERSION}: install a newer mmdata"
+            f"{where} has format version {version}, this mmdata reads up to {FORMAT_VERSION}: install a newer mmdata"
         )
     if kind not in ("source", "dataset"):
-        raise UserError(f"{path} is the manifest of a {kind!r}, not of a source or a dataset")
+        raise UserError(f"{where}/{MANIFEST} is the manifest of a {kind!r}, not of a source or a dataset")
     return value
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from mmdata.errors import UserError
 from mmdata.example import decode_example, encode_example
 from mmdata.shards import RecordFiles, write_records
 from tokenizer.item import KINDS
+
+if TYPE_CHECKING:
+    from mmdata.folder import Folder
 
 FORMS = ("none", "resized", "original")
 _SHAPES = {"image": ("uint8", 3), "video": ("uint8", 4), "audio": ("int16", 1)}
@@ -116,11 +119,11 @@ def write_media(folder: Path, media: Iterable[Media], form: str, num_shards: int
 class MediaStore:
     """Kept media of a source: `media[digest]`, or `media[digest, "audio"]` where a digest has several."""
 
-    def __init__(self, folder: Path, info: MediaInfo) -> None:
+    def __init__(self, folder: Folder, info: MediaInfo) -> None:
         self.form = info.form
-        self._folder = folder / "media"
+        self._folder = folder
         self._info = info
-        self._files = RecordFiles([self._folder / s.file for s in info.shards], max_open=4)
+        self._files = RecordFiles([f"media/{s.file}" for s in info.shards], max_open=4, folder=folder)
         self._places: dict[str, dict[str, tuple[int, int]]] | None = None  # digest -> kind -> (file, place)
 
     def __len__(self) -> int:
@@ -151,8 +154,10 @@ class MediaStore:
     def _index(self) -> dict[str, dict[str, tuple[int, int]]]:
         if self._places is None:
             places: dict[str, dict[str, tuple[int, int]]] = {}
-            for file, shard in enumerate(self._info.shards):
-                for place, (digest, kind) in enumerate(read_media_index(self._folder / shard.index_file)):
+            names = [f"media/{shard.index_file}" for shard in self._info.shards]
+            self._folder.fetch(names)
+            for file, name in enumerate(names):
+                for place, (digest, kind) in enumerate(read_media_index(self._folder.path(name))):
                     places.setdefault(digest, {})[kind] = (file, place)
             self._places = places
         return self._places

@@ -13,14 +13,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmdata.catalog import read_catalog, record_digest
-from mmdata.errors import DamagedRecord, RunError
+from mmdata.errors import DamagedRecord
 from mmdata.mapped import Mapped, find_records, map_file
 from mmdata.shards import RecordFiles, ShardInfo
+
+if TYPE_CHECKING:
+    from mmdata.folder import Folder
 
 _ATTEMPTS = 2
 MAX_OPEN = 64  # shards of a split: a group of windows is ten
@@ -48,8 +51,8 @@ class OpenShard:
         assert self.digests is not None
         try:
             record = self.walked.record(place) if self.walked else self.reader.read(0, [place])[0]
-        except RunError as error:
-            raise DamagedRecord(self.info.file, place, _line(error.__cause__ or error)) from error
+        except DamagedRecord as error:
+            raise DamagedRecord(self.info.file, place, error.why) from error
         if record_digest(record) != self.digests[place]:
             raise DamagedRecord(self.info.file, place, "its digest is not the catalog's")
         return record
@@ -58,7 +61,7 @@ class OpenShard:
 class OpenShards:
     """The shards of one split by number, the last few of them open. Picklable; used from threads."""
 
-    def __init__(self, folder: Path, shards: Sequence[ShardInfo], max_open: int = MAX_OPEN) -> None:
+    def __init__(self, folder: Folder, shards: Sequence[ShardInfo], max_open: int = MAX_OPEN) -> None:
         self._folder, self._shards, self._max_open = folder, tuple(shards), max_open
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._verified: dict[int, tuple[int, ...] | None] = {}  # as the file was when its sha256 was found right
@@ -67,17 +70,27 @@ class OpenShards:
     def __getitem__(self, shard: int) -> OpenShard:
         """Shard number `shard`, opened if it is not; DamagedRecord where nothing of it can be read."""
         with self._lock:
+            if shard in self._open:
+                self._open.move_to_end(shard)
+                return self._open[shard]
+        info, folder = self._shards[shard], self._folder
+        with folder.shard(info.file) as path, self._lock:  # others read on while this one is fetched
             if shard not in self._open:
-                while len(self._open) >= self._max_open:
-                    self._open.popitem(last=False)
-                self._open[shard] = self._opened_now(shard)
-            self._open.move_to_end(shard)
+                self._close_some()
+                self._open[shard] = self._opened_now(shard, path)
             return self._open[shard]
 
-    def _opened_now(self, shard: int) -> OpenShard:
+    def _close_some(self) -> None:
+        """Make room for one, and close those whose files have left this machine: an open file keeps its disk space."""
+        for shard in [s for s in self._open if not self._folder.holds(self._shards[s].file)]:
+            del self._open[shard]
+        while len(self._open) >= self._max_open:
+            self._open.popitem(last=False)
+
+    def _opened_now(self, shard: int, path: Path) -> OpenShard:
         info = self._shards[shard]
-        path = self._folder / info.file
-        opened = open_shard(path, self._folder / info.catalog, info, verified=self._verified.get(shard) == _mark(path))
+        catalog, verified = self._folder.path(info.catalog), self._verified.get(shard) == _mark(path)
+        opened = open_shard(path, catalog, info, lambda: self._folder.afresh(info.file), verified)
         if opened.digests is None:
             self._verified[shard] = _mark(path)
         return opened
@@ -113,7 +126,9 @@ def open_shard(
         try:
             return OpenShard(info, find_records(data, info.samples), RecordFiles([path]), None)
         except ValueError:  # as it was written, with other options of ArrayRecord
-            return OpenShard(info, None, RecordFiles([path]), None)
+            reader = RecordFiles([path])
+            reader.read(0, [0][: info.samples])  # opens it, while it is sure to be there
+            return OpenShard(info, None, reader, None)
     return _damaged(path, catalog, info, why)
 
 

@@ -96,6 +96,15 @@ class Order:
         table, rows = self.epoch(epoch), self._checked(rows)
         return arithmetic.positions(rows, self.windows, table.spots, table.sums, table.keys, self.group_windows)
 
+    def group(self, epoch: int, position: int) -> tuple[np.ndarray, int, int]:
+        """(windows int64, first position, last position + 1) of the group which holds a position of an epoch."""
+        table = self.epoch(epoch)
+        place = int(np.searchsorted(table.sums, position, side="right")) - 1
+        low = place - place % self.group_windows
+        high = min(low + self.group_windows, len(table.spots))
+        windows = np.flatnonzero((table.spots >= low) & (table.spots < high))
+        return windows[np.argsort(table.spots[windows])], int(table.sums[low]), int(table.sums[high])
+
     def epoch(self, epoch: int) -> Epoch:
         """The tables of an epoch; the last few are kept."""
         found = self._epochs.get(epoch)

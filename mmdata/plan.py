@@ -69,6 +69,7 @@ def plan_of(
     for path in paths:
         if path.is_file():
             return read_plan(path)
+    source.files.fetch(shard.catalog for shard in source.splits[split].shards)
     for path in paths:
         try:
             return store_plan(path, source, split, layout, settings, progress)

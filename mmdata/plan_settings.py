@@ -25,7 +25,7 @@ class PlanSettings:
     limits: Mapping[str, int | float] = field(default_factory=dict)
     split_share: float = 0.0  # most documents, as a share, that may be split although they would fit a row
     too_long: str = "leave_out"  # what fits no row: "leave_out" or "error"
-    version: int = 0  # 0 becomes 1, or 2 where a share may be split; 2 also cuts long documents to fill gaps
+    version: int = 2  # 2 also cuts documents that are longer than a row so that they fill gaps
 
     def __post_init__(self) -> None:
         for name in ("seq_len", "window_shards", "group_windows"):
@@ -40,7 +40,6 @@ class PlanSettings:
         if not 0 <= self.split_share <= 1:
             raise UserError(f"split_share is {self.split_share}: use a share of the documents, such as 0.02")
         object.__setattr__(self, "split_share", float(self.split_share))
-        object.__setattr__(self, "version", self.version or (2 if self.split_share else 1))
         if self.version not in PLAN_VERSIONS:
             raise UserError(f"plan version {self.version} is not one that this mmdata packs: use {PLAN_VERSIONS[-1]}")
         if self.version == 1 and self.split_share:

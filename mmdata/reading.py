@@ -156,8 +156,9 @@ class Renderer:
         source = self.feeds[entry.feed].source
         try:
             row = self.layout.render(sample.items, choice, piece, lambda item: _kept_medium(source, item, self.layout))
-        except RunError as error:  # a kept medium cannot be read: the record that refers to it is of no use
-            raise BadRecords([self._bad(entry.feed, entry.sample, step, error)]) from error
+        except DamagedRecord as error:  # a kept medium: the record that refers to it is of no use
+            why = RunError(str(error))  # of the record, whatever the medium's shard is like
+            raise BadRecords([self._bad(entry.feed, entry.sample, step, why)]) from error
         if len(row.tokens) > entry.length:
             raise RunError(
                 f"document {sample.id} ({sample.uri}) has {len(row.tokens)} tokens where its catalog says"
@@ -181,13 +182,15 @@ class Renderer:
         data = self.feeds[feed].source.splits[self.split]
         try:
             return data.read(numbers)
-        except (RunError, ValueError):
+        except UserError:
+            raise
+        except (DamagedRecord, ValueError):  # and no other RunError: a store that does not answer loses no record
             pass
         samples, bad = [], []
         for number in numbers:  # once more, one at a time: only what fails again is bad, and it has a name
             try:
                 samples += data.read([number])
-            except (RunError, ValueError) as error:
+            except (DamagedRecord, ValueError) as error:
                 bad.append(self._bad(feed, number, step, error))
         if bad:
             raise BadRecords(sorted(set(bad)))
@@ -215,7 +218,7 @@ def _kept_medium(source: Source, item: Item, layout: Layout) -> np.ndarray:
     except KeyError as error:
         raise UserError(f"source {source.name!r}: {error.args[0]}; build it with keep_media = 'resized'") from None
     except ValueError as error:
-        raise RunError(f"{item.kind} {item.digest} cannot be read: {error}") from error
+        raise DamagedRecord(f"{item.kind} {item.digest}", None, str(error)) from error
     if not isinstance(medium.data, np.ndarray):
         raise UserError(f"source {source.name!r} keeps original bytes, a soft item needs keep_media = 'resized'")
     if item.kind == "audio" and layout.spec.soft.audio.frames and medium.sample_rate_hz != MEL_RATE_HZ:

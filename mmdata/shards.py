@@ -13,18 +13,22 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmdata.catalog import CatalogWriter, catalog_name, code_dtype
 from mmdata.commit import commit, sha256_of, temporary, writing
-from mmdata.errors import RunError, UserError
+from mmdata.errors import DamagedRecord, RunError, UserError
 from mmdata.example import decode_example, encode_example
 from mmdata.sample import Sample
 from tokenizer.item import GROUP_ROLES, KINDS, ROLES, Item
+
+if TYPE_CHECKING:
+    from mmdata.folder import Folder
 
 SPLITS = ("train", "validation")
 WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -179,16 +183,21 @@ def decode_sample(record: bytes) -> Sample:
 
 
 class RecordFiles:
-    """Random access to the records of files by (file, place), with a bounded number of files open. Picklable."""
+    """Random access to the records of files by (file, place), with a bounded number of files open. Picklable.
 
-    def __init__(self, paths: Sequence[Path], max_open: int = 20) -> None:
+    Files are paths, or names in a `folder`, which fetches them where they are not on this machine.
+    """
+
+    def __init__(self, paths: Sequence[Path | str], max_open: int = 20, folder: Folder | None = None) -> None:
         self.paths = list(paths)
         self.max_open = max_open
+        self._folder = folder
         self._readers: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def read(self, file: int, places: Sequence[int] | np.ndarray) -> list[bytes]:
-        """The records at `places` of one file, in one call; RunError where it cannot be read."""
+        """The records at `places` of one file, in one call; DamagedRecord where they cannot be read, another error of
+        ours where the file cannot be fetched."""
         places = [int(p) for p in places]
         if not places:
             return []
@@ -196,8 +205,11 @@ class RecordFiles:
             with self._lock:
                 reader = self._reader(file)
             return reader.read(places)
+        except (RunError, UserError):
+            raise
         except Exception as error:
-            raise RunError(f"cannot read records of {self.paths[file]}: {_first_line(error)}") from error
+            alone = places[0] if len(places) == 1 else None
+            raise DamagedRecord(Path(self.paths[file]).name, alone, _first_line(error)) from error
 
     def num_records(self, file: int) -> int:
         """Records of a file, opened now; 0 where it is missing or none of ArrayRecord's."""
@@ -210,15 +222,17 @@ class RecordFiles:
 
             while len(self._readers) >= self.max_open:
                 self._readers.popitem(last=False)  # closes once no other thread reads from it
-            self._readers[file] = ArrayRecordReader(str(self.paths[file]), "readahead_buffer_size:0")
+            path = self.paths[file]
+            with self._folder.shard(str(path)) if self._folder else nullcontext(path) as path:
+                self._readers[file] = ArrayRecordReader(str(path), "readahead_buffer_size:0")
         self._readers.move_to_end(file)
         return self._readers[file]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"paths": self.paths, "max_open": self.max_open}
+        return {"paths": self.paths, "max_open": self.max_open, "folder": self._folder}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["paths"], state["max_open"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
 
 def _pack_codes(sample: Sample) -> tuple[bytes, list[str], list[int]]:

@@ -25,6 +25,7 @@ from mmdata.manifest import read_json
 from mmdata.media import media_shard_of
 from mmdata.plan_checks import check_plan
 from mmdata.pool import Lost, num_cores, run_each
+from mmdata.remote import url_of
 from mmdata.shards import SPLITS
 from mmdata.tfds import shard_lengths
 from tokenizer.codec import CodecSpec
@@ -66,6 +67,8 @@ def verify(
 
     UserError: no dataset. RunError: worker processes do not start.
     """
+    if url := url_of(folder):
+        raise UserError(f"{url} is not on this machine: copy the dataset here, then verify its folder")
     if workers < 0:
         raise UserError(f"workers is {workers}: use 1 or more, or 0 for one a core")
     report = Report()

@@ -26,6 +26,7 @@ HOMES = {
     "pysubs2": ("pipelines/ingest/",),
     "typer": ("pipelines/cli.py",),
     "click": ("pipelines/cli.py",),
+    "fsspec": ("mmdata/remote.py",),
     "grain": ("mmdata/loader.py", "mmdata/testing.py"),
     "array_record": ("mmdata/shards.py", "mmdata/media.py"),
     "tensorflow_datasets": ("mmdata/",),
@@ -92,7 +93,8 @@ def test_layers_stay_free_of_what_belongs_above() -> None:
 def test_import_mmdata_loads_nothing_heavy() -> None:
     code = (
         "import sys, json, mmdata; heavy = ['grain', 'jax', 'pyarrow', 'sentencepiece', 'tokenizers', 'PIL', 'av',"
-        " 'librosa', 'numba', 'array_record', 'tensorflow_datasets'];"
+        " 'librosa', 'numba', 'array_record', 'tensorflow_datasets',"
+        " 'fsspec'];"
         " print(json.dumps([m for m in heavy if m in sys.modules]))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

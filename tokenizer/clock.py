@@ -180,10 +180,59 @@ def shows_in_table(layout: Layout, table: ItemTable) -> np.ndarray:  # bool [m]
     return ~hidden
 
 
-def group_candidates(layout: Layout, table: ItemTable) -> np.ndarray:
-    """Samples of a table that may hold a group: those the slow path must look at."""
-    if layout.spec.merge.of == "none":
-        return np.zeros(0, np.int64)
-    kind, least = (VIDEO, 1) if layout.spec.merge.of == "video_audio" else (AUDIO, 2)
-    sums = np.concatenate([[0], np.cumsum(table.kind == kind)])
-    return np.flatnonzero(sums[table.offsets[1:]] - sums[table.offsets[:-1]] >= least)
+def groups_in_table(layout: Layout, table: ItemTable, shown: np.ndarray) -> list[list[int]]:
+    """`groups` of all samples of a table, by columns: numbers of items. shown: int64, the items that show in a row."""
+    of = layout.spec.merge.of
+    if of == "none" or not len(shown):
+        return []
+    sample = np.repeat(np.arange(len(table)), np.diff(table.offsets))[shown]
+    follows = sample[1:] == sample[:-1]
+    if of == "video_audio":
+        pairs = np.flatnonzero(follows & _videos(table)[shown[:-1]] & _sounds(layout, table)[shown[1:]])
+        return np.stack([shown[pairs], shown[pairs + 1]], axis=1).tolist()
+    streams = _streams(layout, table)[shown]
+    joined = np.concatenate([[False], follows & streams[1:] & streams[:-1], [False]])
+    edges = np.flatnonzero(joined[1:] != joined[:-1]).reshape(-1, 2)  # first and last of each run of unit streams
+    found: list[list[int]] = []
+    numbers, codec = shown.tolist(), table.codec[shown].tolist()
+    start, end = table.start_s[shown].tolist(), table.end_s[shown].tolist()
+    for first, last in edges.tolist():
+        i = first
+        while i <= last:
+            names, j = {codec[i]}, i + 1
+            while j <= last and codec[j] not in names and start[j] < end[i] and end[j] > start[i]:
+                names.add(codec[j])
+                j += 1
+            if j - i > 1:
+                found.append(numbers[i:j])
+            i = j
+    return found
+
+
+def _videos(table: ItemTable) -> np.ndarray:  # bool [m]
+    """As `_frames_known`: videos in codes, each of whose frames has a time."""
+    num_times = np.diff(table.times_offsets)
+    endless = np.concatenate([[0], np.cumsum(~np.isfinite(table.times))])[table.times_offsets]
+    known = (table.t == 0) | ((num_times == table.t) & (np.diff(endless) == 0))
+    return (table.kind == VIDEO) & (table.codec >= 0) & known
+
+
+def _sounds(layout: Layout, table: ItemTable) -> np.ndarray:  # bool [m]
+    """As `_sound_joins`."""
+    hard = (table.kind == AUDIO) & (table.codec >= 0) & (table.T > 0)
+    return hard & np.isfinite(table.start_s) & (_rates(layout, table) > 0)
+
+
+def _streams(layout: Layout, table: ItemTable) -> np.ndarray:  # bool [m]
+    """As `_unit_stream`."""
+    hard = (table.kind == AUDIO) & (table.codec >= 0) & (table.T > 0)
+    with np.errstate(invalid="ignore"):
+        seconds = table.end_s - table.start_s
+        rated = np.isfinite(table.start_s) & ((_rates(layout, table) > 0) | (np.isfinite(seconds) & (seconds > 0)))
+    return hard & ((np.diff(table.times_offsets) == table.T) | rated) & np.isfinite(seconds)
+
+
+def _rates(layout: Layout, table: ItemTable) -> np.ndarray:  # float64 [m]
+    """Code frames a second of each item's codec; 0 where it has none."""
+    found = [layout.codec_index.get(name) for name in table.codecs]
+    return np.array([*(layout.codecs[i].rate if i is not None else 0.0 for i in found), 0.0])[table.codec]

@@ -9,10 +9,11 @@ import numpy as np
 
 from tokenizer import clock, soft
 from tokenizer.check_table import check_table
-from tokenizer.item import AUDIO, IMAGE, KINDS, NONE, ROLES, VIDEO, ItemTable
+from tokenizer.item import AUDIO, IMAGE, KINDS, NONE, ROLES, VIDEO, ItemTable, ranges
 
 if TYPE_CHECKING:
     from tokenizer.layout import Layout
+    from tokenizer.literals import SizeText
 
 
 @dataclass(eq=False)
@@ -61,9 +62,9 @@ def item_tokens(layout: Layout, table: ItemTable) -> ItemTokens:
         shows = clock.shows_in_table(layout, table) & (kind != NONE)
         tokens[~shows] = 0
     found = groups_of(layout, table, shows if len(shows) else None)
-    for group in found:
-        for m in group[1:]:
-            tokens[m] = table.T[m] * table.K[m] + (2 if layout.spec.merge.of == "video_audio" else 0)
+    if found:
+        _, after = _leaders(found)
+        tokens[after] = table.T[after] * per_unit[after] + (2 if layout.spec.merge.of == "video_audio" else 0)
     result = ItemTokens(tokens, per_unit, close[kind], separator, frame_ends, shows, None, None, None, found)
     if layout.turn_open or layout.turn_close.mark >= 0:
         _turns(layout, table, result)
@@ -118,11 +119,7 @@ def _pictures(
         sizes = np.array([len(layout.words.ids(plan.time_text.write(int(s)))) for s in unique], np.int64)
         each[here] += sizes[inverse]
     if plan.rule.max_rate:
-        for m in video[timed]:
-            span = slice(int(table.times_offsets[m]), int(table.times_offsets[m + 1]))
-            shown = layout.shown_frames(table.times[span])
-            if shown is not None:
-                each[span] *= shown
+        each[here] *= shown_in_table(layout, table.times[here], item[here])
     ends = np.zeros((2, len(each) + 1), np.int64)
     np.cumsum(each, out=ends[0, 1:])
     np.cumsum(each > 0, out=ends[1, 1:])
@@ -134,16 +131,27 @@ def _pictures(
     return ends
 
 
+def shown_in_table(layout: Layout, times: np.ndarray, item: np.ndarray) -> np.ndarray:  # bool [n]
+    """Which frames thinning leaves, of videos one after the other: `item` is each frame's."""
+    shown = layout.shown_frames(times)
+    if shown is None:
+        return np.ones(len(times), bool)
+    shown[1:] |= item[1:] != item[:-1]
+    return shown
+
+
 def _size_texts(layout: Layout, table: ItemTable, tokens: np.ndarray) -> None:
     """Adds grids that are written as text."""
     for plan in layout.kinds.values():
-        if not plan.size_text:
-            continue
-        some = np.flatnonzero(table.kind == plan.number)
-        high, wide = _grid_sides(layout, table, some)
-        pairs, inverse = np.unique(high * (1 << 20) + wide, return_inverse=True)
-        written = [plan.size_text.write(int(p >> 20), int(p & ((1 << 20) - 1))) for p in pairs]
-        tokens[some] += np.array([len(layout.words.ids(w)) for w in written], np.int64)[inverse]
+        if plan.size_text:
+            some = np.flatnonzero(table.kind == plan.number)
+            tokens[some] += _size_tokens(layout, plan.size_text, *_grid_sides(layout, table, some))
+
+
+def _size_tokens(layout: Layout, text: SizeText, high: np.ndarray, wide: np.ndarray) -> np.ndarray:  # int64 [n]
+    pairs, inverse = np.unique(high * (1 << 20) + wide, return_inverse=True)
+    written = [text.write(int(p >> 20), int(p & ((1 << 20) - 1))) for p in pairs]
+    return np.array([len(layout.words.ids(w)) for w in written], np.int64)[inverse]
 
 
 def _grid_sides(layout: Layout, table: ItemTable, some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -174,46 +182,61 @@ def _soft(layout: Layout, table: ItemTable, tokens: np.ndarray, some: np.ndarray
             count[video] += groups * (len(plan.frame_open) + len(plan.frame_close))
         else:
             count[video] += len(plan.frame_open) + len(plan.frame_close)
-        for n in video.tolist() if plan.frame_times else ():
-            m = int(some[n])
-            seconds = table.times[table.times_offsets[m] : table.times_offsets[m + 1]]
-            steps = layout.time_steps(soft.group_times(seconds, rule.video.frames), plan.time_text)
-            if plan.time_text:
-                count[n] += sum(len(layout.words.ids(plan.time_text.write(int(s)))) for s in steps)
-            else:
-                count[n] += 2 * len(steps)
+        if plan.frame_times:
+            count[video] += _soft_times(layout, table, some[video])
     head = np.zeros(len(KINDS), np.int64)
     for p in layout.kinds.values():
         head[p.number] = len(p.open) + p.num_sizes + len(p.after_header) + len(p.close)
-    extra = np.zeros(len(some), np.int64)
-    for i, m in enumerate(some.tolist()):
-        p = layout.kinds[KINDS[table.kind[m]]]
-        if p.num_times and np.isfinite(table.start_s[m]):
-            extra[i] = 2 * (1 + (p.num_times == 2 and bool(np.isfinite(table.end_s[m]))))
-        if p.size_text:
-            extra[i] += len(layout.words.ids(p.size_text.write(int(high[i]), int(wide[i]))))
-    tokens[some] = head[kind] + count + extra
+    tokens[some] = head[kind] + count
+    has_start, has_end = np.isfinite(table.start_s[some]), np.isfinite(table.end_s[some])
+    for p in layout.kinds.values():
+        here = kind == p.number
+        if p.num_times:
+            begun = here & has_start
+            tokens[some[begun]] += 2 + 2 * (has_end[begun] & (p.num_times == 2))
+        if p.size_text and here.any():
+            tokens[some[here]] += _size_tokens(layout, p.size_text, high[here], wide[here])
+
+
+def _soft_times(layout: Layout, table: ItemTable, videos: np.ndarray) -> np.ndarray:  # int64 [n]
+    """Tokens of the times of a soft video's groups of frames, as `soft.group_times` has them."""
+    plan, frames = layout.kinds["video"], layout.spec.soft.video.frames
+    begin, num = table.times_offsets[:-1][videos], np.diff(table.times_offsets)[videos]
+    groups = -(-num // frames)
+    if not plan.time_text:
+        return 2 * groups
+    first = np.repeat(begin, groups) + ranges(np.zeros_like(groups), groups) * frames
+    last = np.minimum(first + frames - 1, np.repeat(begin + num - 1, groups))
+    values = np.round(table.times.astype(np.float64), 4)
+    seconds, inverse = np.unique((values[first] + values[last]) / 2, return_inverse=True)
+    steps = layout.time_steps(seconds, plan.time_text).tolist()
+    sizes = np.array([len(layout.words.ids(plan.time_text.write(step))) for step in steps], np.int64)
+    sums = np.concatenate([[0], np.cumsum(sizes[inverse])])
+    ends = np.cumsum(groups)
+    return sums[ends] - sums[ends - groups]
 
 
 def groups_of(layout: Layout, table: ItemTable, shows: np.ndarray | None = None) -> list[list[int]]:
     """Items of the table that are written as one."""
     if layout.spec.merge.of == "none":
         return []
-    found: list[list[int]] = []
     visible = clock.shows_in_table(layout, table) if shows is None else shows
-    for sample in clock.group_candidates(layout, table).tolist():
-        here = range(int(table.offsets[sample]), int(table.offsets[sample + 1]))
-        shown = [m for m in here if visible[m]]
-        stretches = [clock.Stretch.of_table(table, m) for m in shown]
-        found += [[shown[g] for g in group] for group in clock.groups(layout, stretches)]
-    return found
+    return clock.groups_in_table(layout, table, np.flatnonzero(visible))
+
+
+def _leaders(groups: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:  # int64 [x] each
+    """(the first of its group, the item) of the items of groups that are not the first."""
+    sizes = np.array([len(group) - 1 for group in groups], np.int64)
+    first = np.array([group[0] for group in groups], np.int64)
+    return np.repeat(first, sizes), np.array([m for group in groups for m in group[1:]], np.int64)
 
 
 def _turns(layout: Layout, table: ItemTable, m: ItemTokens) -> None:
     """Adds the delimiters of turns to the items that begin and end them."""
     role = table.role.astype(np.int64)
-    for group in m.groups:
-        role[group] = role[group[0]]
+    if m.groups:
+        first, after = _leaders(m.groups)
+        role[after] = role[first]
     opens = np.array([len(layout.turn_open[r]) if r in layout.turn_open else 0 for r in ROLES], np.int64)
     shown = np.flatnonzero(m.shows) if len(m.shows) else np.arange(len(role))
     sample = np.repeat(np.arange(len(table)), np.diff(table.offsets))[shown]

@@ -15,7 +15,7 @@ import numpy as np
 from tokenizer import clock, streams
 from tokenizer.grammar import MEDIA
 from tokenizer.item import AUDIO, KINDS, NONE, ROLES, TEXT, VIDEO, Item, ItemTable, ranges
-from tokenizer.item_tokens import ItemTokens, groups_of, item_tokens
+from tokenizer.item_tokens import ItemTokens, groups_of, item_tokens, shown_in_table
 from tokenizer.row import PLAIN
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def lengths(
         if m.turn_open is not None:
             length += _turn_tokens(layout, table, m, i, j, lo, hi, finishes, units, stop)
     length = length.astype(np.int32)
-    for n in _inside_groups(m, units, start, stop):
+    for n in sorted({piece for piece, _ in _cut_groups(m.groups, units, start, stop)}):
         length[n] = _rendered(layout, whole_table, int(which[n]), (int(pieces[n, 0]), int(pieces[n, 1])))
     return length
 
@@ -155,20 +155,16 @@ def units(
     begin = (sums[:-1] - np.repeat(sums[offsets[:-1]], np.diff(offsets)))[item]  # first place of the item
     first = np.maximum(starts[piece] - begin, 0)  # of the units of each item, those of the piece
     last = np.clip(stops[piece] - begin, first, size[item])
-    for group in groups_of(layout, table):
-        order = None
-        sample = int(np.searchsorted(offsets, group[0], "right")) - 1
-        at = int(sums[group[0]] - sums[offsets[sample]])
-        total = int(size[group].sum())
-        for p in np.flatnonzero(samples == sample):
-            lo, hi = (int(np.clip(x - at, 0, total)) for x in (starts[p], stops[p]))
-            if (lo, hi) in ((0, total), (0, 0), (total, total)):
-                continue
-            order = order or clock.merged(layout, [clock.Stretch.of_table(table, m) for m in group])
-            before, after = order.split(lo, len(group)), order.split(hi, len(group))
-            for k, m in enumerate(group):
-                here = (piece == p) & (item == m)
-                first[here], last[here] = before[k], after[k]
+    groups = groups_of(layout, table)
+    base = np.concatenate([[0], np.cumsum(counts)])  # where the items of each piece stand in `item`
+    place = sums[offsets[samples]]
+    for p, g in _cut_groups(groups, sums, place + starts, place + stops):
+        group = groups[g]
+        at, total = int(sums[group[0]]), int(size[group].sum())
+        lo, hi = (int(np.clip(place[p] + x[p] - at, 0, total)) for x in (starts, stops))
+        order = clock.merged(layout, [clock.Stretch.of_table(table, m) for m in group])
+        here = base[p] + np.array(group) - offsets[samples[p]]
+        first[here], last[here] = order.split(lo, len(group)), order.split(hi, len(group))
     overlap = last - np.minimum(first, last)
     if layout.spec.document.unwritten == "leave_out":
         overlap[~clock.shows_in_table(layout, table)[item]] = 0
@@ -177,18 +173,35 @@ def units(
     return piece, item, overlap
 
 
+def _cut_groups(
+    groups: list[list[int]], units: np.ndarray, start: np.ndarray, stop: np.ndarray
+) -> list[tuple[int, int]]:
+    """(piece, group) where a piece begins or ends inside items on one clock; units: places before each item."""
+    if not groups:
+        return []
+    first = units[np.array([group[0] for group in groups])]
+    last = units[np.array([group[-1] + 1 for group in groups])]
+    found: set[tuple[int, int]] = set()
+    for place in (start, stop):
+        group = np.searchsorted(first, place, "left") - 1  # the last group that begins before it
+        cut = np.flatnonzero((group >= 0) & (place < last[np.maximum(group, 0)]))
+        found.update(zip(cut.tolist(), group[cut].tolist()))
+    return sorted(found)
+
+
 def _only_shown(
     layout: Layout, table: ItemTable, item: np.ndarray, first: np.ndarray, last: np.ndarray, overlap: np.ndarray
 ) -> None:
     """Sets the frames of videos to those that thinning leaves."""
-    counts: dict[int, np.ndarray] = {}
-    for x in np.flatnonzero((table.kind[item] == VIDEO) & (overlap > 0) & (table.codec[item] >= 0)):
-        m = int(item[x])
-        if m not in counts:
-            times = table.times[table.times_offsets[m] : table.times_offsets[m + 1]]
-            shown = layout.shown_frames(times) if len(times) == table.t[m] else None
-            counts[m] = np.cumsum(np.concatenate([[0], np.ones(int(table.t[m]), int) if shown is None else shown]))
-        overlap[x] = counts[m][last[x]] - counts[m][first[x]]
+    counts = np.diff(table.times_offsets)
+    timed = (table.kind == VIDEO) & (table.codec >= 0) & (counts == table.t)
+    frame = np.repeat(np.arange(len(counts)), counts)
+    mine, shown = np.flatnonzero(timed[frame]), np.zeros(len(frame), bool)
+    shown[mine] = shown_in_table(layout, table.times[mine], frame[mine])
+    before = np.concatenate([[0], np.cumsum(shown)])
+    here = np.flatnonzero(timed[item] & (overlap > 0))
+    begin = table.times_offsets[item[here]]
+    overlap[here] = before[begin + last[here]] - before[begin + first[here]]
 
 
 def _without(layout: Layout, table: ItemTable) -> ItemTable:
@@ -296,19 +309,6 @@ def _turn_tokens(
     more = np.where(has & ~m.turn_first[f] & (table.role[f] > 0), m.turn_open[f], 0)
     cut = has & (units[np.minimum(z + 1, len(units) - 1)] > stop)  # its last item is not whole
     return more - np.where(cut, m.turn_close[z], 0)
-
-
-def _inside_groups(m: ItemTokens, units: np.ndarray, start: np.ndarray, stop: np.ndarray) -> list[int]:
-    """Pieces that begin or end inside items on one clock."""
-    if not m.groups:
-        return []
-    first = units[np.array([group[0] for group in m.groups])]
-    last = units[np.array([group[-1] + 1 for group in m.groups])]
-    bad = np.zeros(len(start), bool)
-    for place in (start, stop):
-        group = np.searchsorted(first, place, "left") - 1  # the last group that begins before it
-        bad |= (group >= 0) & (place < last[np.maximum(group, 0)])
-    return np.flatnonzero(bad).tolist()
 
 
 def _rendered(layout: Layout, table: ItemTable, sample: int, piece: tuple[int, int]) -> int:

@@ -145,7 +145,7 @@ def _media(loader: mmdata.Loader, rows: Sequence[ExplainedRow]) -> dict[str, str
             if span["media"] != "none" and document.source not in out:
                 source = sources[document.source]
                 kept = "pixels or samples" if span["media"] == "resized" else "the original file's bytes"
-                opened = f'mmdata.open("{source.folder}")["{source.name}"]'
+                opened = f'mmdata.open("{source.files.where}")["{source.name}"]'
                 out[document.source] = f'{opened}.media["{span["digest"]}", "{span["kind"]}"]  # {kept}'
     return out
 

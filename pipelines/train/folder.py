@@ -132,7 +132,7 @@ def _check_free(run: Run, out: Path) -> None:
         raise UserError(f"{out} is a file; give --out a folder")
     if (out / "manifest.json").exists():
         raise UserError(f"{out} holds a dataset; give --out a folder for the run, such as {out / 'run'}")
-    inside = {path.resolve() for path in run.sources.values()}
+    inside = {path.resolve() for path in run.sources.values() if isinstance(path, Path)}
     strange = [
         name
         for name in sorted(os.listdir(out))

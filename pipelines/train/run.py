@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import mmdata
 from mmdata.errors import UserError
+from mmdata.folder import CACHE_SHARDS
 from mmdata.quarantine import LIMIT
+from mmdata.remote import url_of
 from pipelines.config import check, expand, read_toml
 from pipelines.train.model import ModelConfig
 from pipelines.train.optimizer import OptimizerSettings
@@ -75,8 +77,13 @@ class StageSettings(_Table):
 class RunSettings(_Table):
     """A run file."""
 
-    data: str = Field("", description="the dataset's folder; every source in it")
-    sources: dict[str, str] = Field(default_factory=dict, description="instead of data: name = folder of a source")
+    data: str = Field("", description="the dataset's folder, or its URL (s3://, gs://); every source in it")
+    sources: dict[str, str] = Field(
+        default_factory=dict, description="instead of data: name = folder or URL of a source"
+    )
+    cache_shards: int = Field(
+        CACHE_SHARDS, ge=1, description="of sources behind a URL: most shards of each kept on this machine"
+    )
     seed: int = 0
     seq_len: int = Field(1024, ge=8, description="tokens of a row")
     batch_size: int = Field(8, ge=1, description="rows of a step, of all devices together")
@@ -91,9 +98,7 @@ class RunSettings(_Table):
     split_share: float = Field(
         0.0, ge=0, le=1, description="most documents, as a share, split for fuller rows although they would fit one"
     )
-    plan_version: int = Field(
-        0, ge=0, description="2 pours pieces of long documents into gaps; 0: 1, or 2 where split_share is not 0"
-    )
+    plan_version: int = Field(2, ge=1, le=2, description="2 pours pieces of long documents into gaps; 1 does not")
     model: ModelSettings = ModelSettings()  # type: ignore[call-arg]
     optimizer: OptimizerSettings = OptimizerSettings()  # type: ignore[call-arg]
     mesh: MeshSettings = MeshSettings()  # type: ignore[call-arg]
@@ -104,7 +109,9 @@ class RunSettings(_Table):
 
 # What may change while a run goes on: where things lie, how far it goes, on what machines. Its stages may be appended
 # to: the loader's own state refuses another past, and so does the layout's digest.
-FREE = ("data", "sources", "steps", "layout", "quarantine_limit", "mesh", "checkpoint", "evaluate", "stage")
+FREE = (
+    "data", "sources", "cache_shards", "quarantine_limit", "steps", "layout", "mesh", "checkpoint", "evaluate", "stage",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,21 +120,23 @@ class Run:
 
     settings: RunSettings
     file: Path
-    sources: dict[str, Path]  # name -> folder DIR/<source>
+    sources: dict[str, Path | str]  # name -> folder DIR/<source>, or its URL
     layout: str  # a name or an absolute path
 
     def resolved(self, out: Path) -> dict[str, Any]:
         """Every key with its value, paths relative to `out`."""
         table = self.settings.model_dump()
-        for key in ("codecs", "split_share", "plan_version"):
+        for key in ("codecs", "split_share"):
             if not table[key]:
                 del table[key]  # as runs that began before the key was there
         here = out.resolve()
+        places = {n: p if isinstance(p, str) else os.path.relpath(p, here) for n, p in self.sources.items()}
         if self.settings.data:
-            table["data"] = os.path.relpath(next(iter(self.sources.values())).parent, here)
             del table["sources"]
+            if not url_of(self.settings.data):
+                table["data"] = os.path.dirname(next(iter(places.values()))) or "."
         else:
-            table["sources"] = {name: os.path.relpath(path, here) for name, path in self.sources.items()}
+            table["sources"] = places
             del table["data"]
         if self.layout != self.settings.layout:
             table["layout"] = "layout.toml"
@@ -147,7 +156,9 @@ def load_run(path: Path, out: Path | None = None) -> Run:
         raise UserError(f'{file}: give either data = "DIR" or a [sources] table, not both or neither')
     folders = [file.resolve().parent, *([out.resolve()] if out else [])]
 
-    def find(written: str, key: str) -> Path:
+    def find(written: str, key: str) -> Path | str:
+        if url := url_of(expand(written, f"{file}: {key}")):
+            return url
         tried = [(folder / expand(written, f"{file}: {key}")).resolve() for folder in folders]
         for folder in tried:
             if folder.exists():
@@ -158,7 +169,8 @@ def load_run(path: Path, out: Path | None = None) -> Run:
 
     if settings.data:
         data = find(settings.data, "data")
-        sources = {name: source.folder.resolve() for name, source in mmdata.open(data).sources.items()}
+        opened = mmdata.open(data).sources
+        sources = {n: s.files.where if url_of(s.files.where) else s.folder.resolve() for n, s in opened.items()}
     else:
         sources = {name: find(written, f"sources.{name}") for name, written in settings.sources.items()}
     layout = settings.layout
@@ -192,7 +204,7 @@ def make_loader(
         with_rows = {
             name: source
             for name, folder in run.sources.items()
-            for source in mmdata.open(folder).values()
+            for source in mmdata.open(folder, cache_shards=settings.cache_shards).values()
             if len(source.splits[split])
         }
         if not with_rows:
@@ -211,6 +223,7 @@ def make_loader(
         split=split,
         codecs=settings.codecs,
         quarantine_limit=settings.quarantine_limit,
+        cache_shards=settings.cache_shards,
         **more,
     )
 

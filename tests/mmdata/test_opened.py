@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdata.errors import DamagedRecord
+from mmdata.folder import LocalFolder
 from mmdata.mapped import find_records, map_file
 from mmdata.opened import open_shard
 from mmdata.shards import RecordFiles, write_records
@@ -98,7 +99,7 @@ def test_a_shard_is_hashed_once_and_again_when_its_file_has_changed(
     hashed = []
     inner = opened._difference
     monkeypatch.setattr(opened, "_difference", lambda data, info: hashed.append(info.file) or inner(data, info))
-    shards = OpenShards(folder, split.shards, max_open=1)
+    shards = OpenShards(LocalFolder(folder), split.shards, max_open=1)
     for _ in range(3):
         assert shards[0].mapped is not None
         shards._open.clear()

@@ -184,11 +184,10 @@ def test_settings_have_one_fingerprint_each() -> None:
         PlanSettings("toy", 8, limits={"images": float("inf")})
 
 
-def test_the_version_of_a_plan_follows_from_its_settings_and_can_be_named() -> None:
-    versions = [PlanSettings("toy", 8).version, PlanSettings("toy", 8, split_share=0.1).version]
-    assert versions == [1, 2] and PlanSettings("toy", 8, version=2).version == 2
-    assert PlanSettings(**PlanSettings("toy", 8, version=2).to_json()) == PlanSettings("toy", 8, version=2)
-    whole, as_number = PlanSettings("toy", 8), PlanSettings("toy", 8, split_share=0)
+def test_the_newest_version_is_meant_and_older_ones_can_be_named() -> None:
+    assert [PlanSettings("toy", 8).version, PlanSettings("toy", 8, version=1).version] == [2, 1]
+    assert PlanSettings(**PlanSettings("toy", 8, version=1).to_json()) == PlanSettings("toy", 8, version=1)
+    whole, as_number = PlanSettings("toy", 8, version=1), PlanSettings("toy", 8, split_share=0, version=1)
     assert plan_fingerprint(whole, "f0", "train") == plan_fingerprint(as_number, "f0", "train")
     expected = "684f18ebb3a403cf"
     assert plan_fingerprint(whole, "f0", "train").startswith(expected)  # what plans were named before version 2

@@ -85,6 +85,6 @@ def test_a_damaged_plan_is_refused(tmp_path: Path) -> None:
         (bad := tmp_path / f"bad{number}").write_bytes(damaged)
         with pytest.raises(UserError, match=r"is not a plan .*: delete it, it is made again"):
             read_plan(bad)
-    (tmp_path / "newer").write_bytes(whole.replace(rb'\"version\":1}"},"rows"', rb'\"version\":7}"},"rows"'))
+    (tmp_path / "newer").write_bytes(whole.replace(rb'\"version\":2}"},"rows"', rb'\"version\":7}"},"rows"'))
     with pytest.raises(UserError, match="plan of version 7, this mmdata reads"):
         read_plan(tmp_path / "newer")

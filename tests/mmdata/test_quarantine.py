@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mmdata import Batch, Loader, RunError, UserError
 from mmdata.manifest import finish_source
 from mmdata.media import Media, write_media
+from mmdata.opened import OpenShard
 from mmdata.quarantine import BadRecords
 from mmdata.sample import Sample
 from mmdata.shards import RecordFiles, write_shard
@@ -373,6 +374,17 @@ def test_a_sample_whose_kept_medium_is_damaged_is_left_out(tmp_path: Path) -> No
         there = (batch.tokens == 3).any(axis=1)  # text of the third
         assert not there.all() and (found.segment_ids > 0).sum() <= (batch.segment_ids > 0).sum()
     assert [(entry.shard, entry.record) for entry in loader.quarantine] == [(info.file, 3)]
+
+
+def test_a_file_that_cannot_be_fetched_now_is_no_bad_record(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(self: OpenShard, places: Any) -> list[bytes]:
+        raise RunError("cannot fetch s3://bucket/web: 6 attempts failed")
+
+    loader = loader_of(whole, threads=0)
+    monkeypatch.setattr(OpenShard, "read", read)
+    with pytest.raises(RunError, match="cannot fetch"):
+        loader.explain(0)
+    assert not loader.quarantine
 
 
 def test_entries_are_read_from_their_json(whole: Path) -> None:

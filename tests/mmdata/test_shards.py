@@ -112,7 +112,7 @@ def test_records_are_read_by_place_with_few_files_open(tmp_path) -> None:
     for _ in range(2):
         assert [files.read(i, [4, 0]) for i in range(3)] == [[f"{i}-4".encode(), f"{i}-0".encode()] for i in range(3)]
     paths[1].unlink()
-    with pytest.raises(RunError, match="cannot read"):
+    with pytest.raises(RunError, match="cannot be read"):
         RecordFiles(paths).read(1, [0])
 
 

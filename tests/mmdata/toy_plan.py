@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmdata.folder import LocalFolder
 from mmdata.pieces import places_of
 from mmdata.plan import Plan, PlanSettings, make_plan
 from tokenizer.codec import CodecSpec
@@ -95,6 +96,7 @@ class ToyLayout:
 class ToySplit:
     documents: list[list[Item]]
     shard_bounds: np.ndarray
+    shards: tuple[()] = ()
 
     def item_table(self, start: int, stop: int) -> ItemTable:
         return ItemTable.of(self.documents[start:stop])
@@ -111,6 +113,7 @@ class ToySource:
     folder: Path = Path()
     fingerprint: str = "f0"
     codecs: tuple[CodecSpec, ...] = field(default=CODECS)
+    files: LocalFolder = field(default=LocalFolder(Path()))
 
 
 def source_of(documents: list[list[Item]], shard: int = 10_000) -> ToySource:
@@ -119,7 +122,8 @@ def source_of(documents: list[list[Item]], shard: int = 10_000) -> ToySource:
 
 
 def plan_for(documents: list[list[Item]], seq_len: int, shard: int = 10_000, layout: Any = None, **more: Any) -> Plan:
-    wanted = PlanSettings("toy", seq_len, **more)
+    """By version 1, unless another is named or a share may be split."""
+    wanted = PlanSettings("toy", seq_len, **{"version": 2 if more.get("split_share") else 1, **more})
     return make_plan(source_of(documents, shard), "train", layout or ToyLayout(), wanted)
 
 
