@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 QUALITY = "quality."  # metadata keys with this start are numbers of the `quality` column
 _COUNTED = ("text", "image", "audio", "video")
+_SUMS = (*(f"{kind}_{what}" for kind in _COUNTED for what in ("items", "codes")), "frames", "soft_items")
 
 
 @cache
@@ -108,20 +109,19 @@ class CatalogWriter:
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """Items and codes by kind, with frames, of the rows so far."""
-        total = {name: sum(self._columns[name]) for name in ("frames", "soft_items")}
-        counts: dict[str, dict[str, int]] = {
-            kind: {what: sum(self._columns[f"{kind}_{what}"]) for what in ("items", "codes")} for kind in _COUNTED
-        }
-        counts["video"]["frames"] = total["frames"]
-        counts["soft"] = {"items": total["soft_items"]}
-        return counts
+        return _counts({name: sum(self._columns[name]) for name in _SUMS})
+
+    def table(self) -> pa.Table:
+        """The rows so far."""
+        import pyarrow as pa
+
+        return pa.table(self._columns, schema=catalog_schema())
 
     def write(self, path: Path) -> str:
         """Write the Parquet file, whole or not at all; returns `catalog_digest` of its values."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pa.table(self._columns, schema=catalog_schema())
+        table = self.table()
         path.parent.mkdir(parents=True, exist_ok=True)
         with writing(path):
             pq.write_table(table, temporary(path), compression="zstd")
@@ -176,6 +176,24 @@ def catalog_digest(table: pa.Table) -> str:
         for part in (name.encode(), *_values(table.column(name).combine_chunks())):
             digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()
+
+
+def counts_of(table: pa.Table) -> dict[str, dict[str, int]]:
+    """What `CatalogWriter.counts` says of stored rows."""
+    import pyarrow.compute as pc
+
+    return _counts({name: pc.sum(table.column(name)).as_py() or 0 for name in _SUMS})
+
+
+def rows_that_differ(a: pa.Table, b: pa.Table, columns: Sequence[str]) -> dict[str, list[int]]:
+    """Column -> numbers of the rows that have other values in two tables of as many rows; NaN is NaN."""
+    found: dict[str, list[int]] = {}
+    for name in columns:
+        x, y = a.column(name).combine_chunks(), b.column(name).combine_chunks()
+        if x.null_count or y.null_count or _values(x) != _values(y):
+            pairs = zip(x.to_pylist(), y.to_pylist())
+            found[name] = [row for row, (v, w) in enumerate(pairs) if repr(v) != repr(w)]
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def item_columns() -> list[str]:
@@ -284,6 +302,13 @@ def _row(sample: Sample) -> dict[str, Any]:
         "item_num_sentence_ends": [len(i.sentence_ends) for i in items],
         "item_sentence_ends": [e for i in items for e in i.sentence_ends.tolist()],
     }
+
+
+def _counts(sums: dict[str, int]) -> dict[str, dict[str, int]]:
+    counts = {kind: {what: sums[f"{kind}_{what}"] for what in ("items", "codes")} for kind in _COUNTED}
+    counts["video"]["frames"] = sums["frames"]
+    counts["soft"] = {"items": sums["soft_items"]}
+    return counts
 
 
 def readable(text: str) -> str:

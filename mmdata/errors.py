@@ -15,14 +15,8 @@ class DamagedRecord(RunError):
     """A record, or a whole shard, whose bytes are not those that were written."""
 
     def __init__(self, shard: str, record: int | None, why: str) -> None:
-        self.shard, self.record = shard, record  # file name; number in the shard, None: all of it
+        self.shard, self.record, self.why = shard, record, why  # file name; number in the shard, None: all of it
         super().__init__(f"{shard}: {f'record {record}' if record is not None else 'the shard'} cannot be read ({why})")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _damaged, (self.shard, self.record, str(self))
-
-
-def _damaged(shard: str, record: int | None, message: str) -> DamagedRecord:
-    error = DamagedRecord(shard, record, "")
-    error.args = (message,)
-    return error
+        return DamagedRecord, (self.shard, self.record, self.why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,15 +12,13 @@ from mmdata.catalog import readable, rows_equal
 from mmdata.errors import UserError
 from mmdata.find import samples_where
 from mmdata.pieces import places_of
+from mmdata.state import WHOLE_SHARD
 
 if TYPE_CHECKING:
     from mmdata.feeds import Feed
     from mmdata.loader import Loader
     from mmdata.reading import Entry, Piece
     from mmdata.state import Quarantined
-
-
-ALL = -1  # as the record of a quarantine entry: the whole shard
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class LeftOut:
     column: int
     length: int  # columns kept for it
     shard: str
-    record: int  # of the shard; ALL
+    record: int  # of the shard; -1: all of it
     from_step: int
 
 
@@ -117,7 +116,7 @@ def explain_rows(loader: Loader, step: int, row: int | None = None) -> list[Expl
     feeds = loader.feeds.feeds
     out = []
     for number, entries in zip(rows, loader.entries_at(step, rows)):
-        pieces = loader.renderer.pieces(entries, step)
+        pieces = loader.without_bad(partial(_pieces, loader, entries, step))
         out.append(
             ExplainedRow(
                 step=step,
@@ -226,6 +225,10 @@ def _explained(feeds: tuple[Feed, ...], step: int, number: int, segment: int, pi
     )
 
 
+def _pieces(loader: Loader, entries: list[Entry], step: int) -> list[tuple[int, Piece]]:
+    return list(loader.renderer.pieces(entries, step))
+
+
 def _left_out(loader: Loader, entries: list[Entry], step: int) -> tuple[LeftOut, ...]:
     out = []
     for entry in entries:
@@ -259,5 +262,6 @@ def _quarantine(loader: Loader, feed: int, sample: int) -> Quarantined | None:
     data = here.source.splits[loader.split]
     shard = int(np.searchsorted(data.shard_bounds, sample, side="right")) - 1
     name, record = data.shards[shard].file, sample - int(data.shard_bounds[shard])
-    mine = [q for q in loader.quarantine if (q.source, q.shard) == (here.name, name) and q.record in (record, ALL)]
+    of_shard = (q for q in loader.quarantine if (q.source, q.shard) == (here.name, name))
+    mine = [q for q in of_shard if q.record in (record, WHOLE_SHARD)]
     return min(mine, key=lambda q: q.from_step, default=None)

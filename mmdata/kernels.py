@@ -69,7 +69,7 @@ def walk(data, starts, sizes):  # type: ignore[no-untyped-def]
         if after < 0:
             return found
         size, num_records = _number(head, 8), _number(head, 24) >> 8
-        end = _end_of(after, size) if size >= 0 else -1
+        end = _end_of(after, size) if 0 <= size <= len(data) else -1
         if end < 0 or end > len(data):
             return found
         if head[24] == _RECORDS:
@@ -170,7 +170,7 @@ def fill(  # type: ignore[no-untyped-def]
         for e in range(plan_rows[places[r, 1]], plan_rows[places[r, 1] + 1]):
             s = np.searchsorted(bounds, plan_sample[e], "right") - 1
             used[s] = tick
-            if slots[s] < 0:
+            if slots[s] < 0 and not _is_in(left_out, plan_sample[e]):
                 return -1 - s
     num_todo, as_stored = 0, np.empty(0, np.int64)
     for r in range(len(places)):

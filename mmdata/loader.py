@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from mmdata.groups import Announcer
 from mmdata.mixture import Mixture
 from mmdata.plan import Plan, PlanSettings, plan_of
 from mmdata.plan_settings import PLAN_VERSIONS
+from mmdata.quarantine import LIMIT, BadRecords, Omitted, check_limit, log_entry, one_of_several
 from mmdata.reading import Entry, Renderer
 from mmdata.report import report
 from mmdata.schedule import Schedule
@@ -35,6 +37,7 @@ from mmdata.workers import Workers
 from tokenizer.codec import CodecSpec
 from tokenizer.layout import Layout, LayoutSpec, load_layout
 
+T = TypeVar("T")
 _STEPS_AT_ONCE = 64  # whose rows are found together
 _FOREVER = 1 << 60  # steps of an endless stream, as Grain asks for a length
 
@@ -49,7 +52,11 @@ class Loader:
     limits: most of "images", "frames", "audio_seconds", "tokens" in a row
     split: "train" is endless; "validation" is one epoch in proportion to each source's rows, the last batch filled up
         with padding; `iter(loader)` starts a finished one again
-    quarantine: records to leave out: {"source", "shard", "record", "from_step"}
+    quarantine: records to leave out: {"source", "shard", "record", "from_step"}; record -1: all of the shard
+    on_bad_record: "quarantine" leaves a record that cannot be read out from the step that first delivers it, with a
+        line in the log; "raise" raises `BadRecords` naming the entries, so that all processes can be given the same.
+        None: "raise" where there are several data shards or processes of JAX, else "quarantine"
+    quarantine_limit: most records that may be left out; RunError beyond
     codecs: names of codecs whose ids come first, in this order, whether the data has them yet or not: a source that
         brings one of them later moves no id
     split_share: most of the documents that would fit a row, as a share, that may be split so that rows are fuller
@@ -87,6 +94,8 @@ class Loader:
         workers: int = 0,
         read_ahead: int = 2,
         cache_shards: int = CACHE_SHARDS,
+        on_bad_record: str | None = None,
+        quarantine_limit: int = LIMIT,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self._given = {name: value for name, value in locals().items() if name != "self"}
@@ -97,6 +106,8 @@ class Loader:
             raise UserError(f"seq_len is {seq_len}: give the Loader the tokens of a row, for example seq_len=1024")
         if split not in SPLITS:
             raise UserError(f"no split {split!r}; the splits are {list(SPLITS)}")
+        if on_bad_record not in (None, "quarantine", "raise"):
+            raise UserError(f"on_bad_record is {on_bad_record!r}: use 'quarantine' or 'raise'")
         stages = open_stages(data, batch_size, cache_shards)
         if split != "train" and len(stages) > 1:
             raise UserError(f"a {split} split is read once: give a folder or a Mixture and a batch_size, not stages")
@@ -120,9 +131,12 @@ class Loader:
         self.feeds = make_feeds(stages, split, seed, lambda source: self._plan_of(source, progress))
         behind = max(threads, read_ahead)  # steps that Grain may be reading at a time
         self._announcer = Announcer(self.feeds, split, behind, soft=bool(self.layout.soft_shapes))
-        self.quarantine = tuple(sorted(Quarantined.of(entry) for entry in quarantine))
         self.renderer = Renderer(self.layout, seq_len, seed, split, self.feeds.feeds)
-        self.renderer.leave_out(self.quarantine)
+        self.quarantine_limit = quarantine_limit
+        self.quarantine: tuple[Quarantined, ...] = ()
+        self._quarantine([Quarantined.of(entry) for entry in quarantine])
+        self._deciding = threading.Lock()
+        self._raises = on_bad_record == "raise" or (on_bad_record is None and (self.shard[1] > 1 or one_of_several()))
         self.threads, self.workers, self.read_ahead = threads, workers, read_ahead
         self.step = 0  # the next one
         self._block: tuple[int, Located] | None = None  # rows of a run of steps, from its first step on
@@ -152,20 +166,35 @@ class Loader:
     def __next__(self) -> Batch:
         if self.num_steps is not None and self.step >= self.num_steps:
             raise StopIteration
-        if self._ahead is None and (self.workers or self.threads):
-            self._ahead = self._start_workers() if self.workers else _Threads(self)
-        batch = self._ahead.batch(self.step) if self._ahead else self.batch_at(self.step)
+        batch = self.without_bad(self._next)
         self.step += 1
         return batch
 
     def batch_at(self, step: int) -> Batch:
         """This data shard's part of the global batch of any step."""
+        return self.without_bad(lambda: self.read(step))
+
+    def read(self, step: int) -> Batch:
+        """`batch_at`, but BadRecords is raised whatever this Loader does about it: reading ahead decides nothing."""
         self.size_at(step)
         self._announcer.announce(step)
         return self.renderer.batch(self._rows_of(step), step)
 
+    def leave_out(self, entries: Sequence[Any], *, quietly: bool = False) -> None:
+        """Leave records out from their steps on, as if they had been in `quarantine`: what all processes do alike once
+        one of them has raised `BadRecords`. What was delivered of these steps is to be taken again (`seek`). Each new
+        entry is a line in the log, unless `quietly`. RunError where more than `quarantine_limit` records are out."""
+        with self._deciding:  # batch_at may be called from threads
+            new = sorted(set(map(Quarantined.of, entries)) - set(self.quarantine))
+            if new:
+                self._quarantine([*self.quarantine, *new])
+            for entry in [] if quietly else new:
+                log_entry(self.feeds.feeds, self.split, entry)
+        if new:
+            self.close()  # what was made ahead may hold them, and worker processes know them not
+
     def write_batch(self, step: int, memory: np.ndarray) -> None:
-        """`batch_at` into the first bytes of `memory` (uint8), where the `batch_in` of `renderer.form` finds it."""
+        """`read` into the first bytes of `memory` (uint8), where the `batch_in` of `renderer.form` finds it."""
         self.size_at(step)
         self._announcer.announce(step)
         self.renderer.batch(self._rows_of(step), step, memory)
@@ -189,8 +218,7 @@ class Loader:
         quarantine = merge_quarantine(state, self.quarantine)
         if quarantine != self.quarantine:
             self.close()
-            self.quarantine = quarantine
-            self.renderer.leave_out(quarantine)
+            self._quarantine(quarantine)
         self.seek(state["step"])
 
     def seek(self, step: int) -> None:
@@ -265,6 +293,29 @@ class Loader:
             stages.append({"from_step": stage.from_step, "batch_size": stage.batch_size, "sources": sources})
         return make_state(step, self.seed, self.split, self.settings.to_json(), stages, quarantine)
 
+    def without_bad(self, read: Callable[[], T]) -> T:
+        """What `read` gives once the records for which it raises BadRecords are left out, where this Loader may decide
+        on that. A step that was delivered is what it was."""
+        while True:
+            try:
+                return read()
+            except BadRecords as error:
+                if self._raises or error.step < self.step:
+                    raise
+                self.leave_out(error.entries)
+
+    def _next(self) -> Batch:
+        """The batch of the next step, from what was made ahead."""
+        if self._ahead is None and (self.workers or self.threads):
+            self._ahead = self._start_workers() if self.workers else _Threads(self)
+        return self._ahead.batch(self.step) if self._ahead else self.read(self.step)
+
+    def _quarantine(self, entries: Sequence[Quarantined]) -> None:
+        left_out = Omitted(self.feeds.feeds, self.split, entries)
+        check_limit(left_out, entries, self.quarantine_limit)
+        self.renderer.left_out = left_out
+        self.quarantine = tuple(sorted(set(entries)))
+
     def _start_workers(self) -> Workers:
         stages, of = [stage.batch_size for stage in self.feeds.stages], self.shard[1]
         rows = partial(_rows_at, self.feeds, of)  # not of the Loader, which ends its workers when nothing refers to it
@@ -281,6 +332,7 @@ class Loader:
             "layout": self.layout,
             "codecs": (),
             "quarantine": self.quarantine,
+            "on_bad_record": self._given["on_bad_record"] or "raise",
             "progress": None,
         }
         return _unpickled, ({**self._given, **now}, self.step)
@@ -292,14 +344,16 @@ class Loader:
 class StepSource:
     """A random-access source for Grain: element i is the batch of step start + i."""
 
-    def __init__(self, loader: Loader, start: int) -> None:
+    def __init__(self, loader: Loader, start: int, decides: bool = True) -> None:
+        """`decides`: whether the Loader may leave out what cannot be read."""
         self._loader, self.start = loader, start
+        self._read = loader.batch_at if decides else loader.read
 
     def __len__(self) -> int:
         return (self._loader.num_steps or _FOREVER) - self.start
 
     def __getitem__(self, i: int) -> Batch:
-        return self._loader.batch_at(self.start + int(i))
+        return self._read(self.start + int(i))
 
     def __repr__(self) -> str:
         return f"StepSource({self._loader!r}, start={self.start})"
@@ -317,7 +371,8 @@ class _Threads:
         """The batch of a step, while those after it are made; an exception that it raised."""
         if self._iterator is None or step != self._next:
             self.drop()
-            self._iterator = _grain_iterator(self._loader.source(step), self._loader.threads, self._loader.read_ahead)
+            source = StepSource(self._loader, step, decides=False)
+            self._iterator = _grain_iterator(source, self._loader.threads, self._loader.read_ahead)
         try:
             batch: Batch = next(self._iterator)
         except BaseException:  # a bad record, Ctrl-C: Grain has passed that step, so read ahead from it afresh

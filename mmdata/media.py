@@ -149,7 +149,7 @@ class MediaStore:
         if not kind and len(kinds) > 1:
             raise ValueError(f"digest {digest} has {sorted(kinds)}: ask for media[digest, kind]")
         file, place = kinds[kind or next(iter(kinds))]
-        return _decode(self._files.read(file, [place])[0])
+        return decode_media(self._files.read(file, [place])[0])
 
     def _index(self) -> dict[str, dict[str, tuple[int, int]]]:
         if self._places is None:
@@ -193,7 +193,8 @@ def _encode(medium: Media) -> bytes:
     )
 
 
-def _decode(record: bytes) -> Media:
+def decode_media(record: bytes) -> Media:
+    """The medium of a record of a media shard."""
     f: Any = decode_example(record)
     kind, data = KINDS[f["kind"][0]], f["data"][0]
     if f["form"][0] == b"resized":

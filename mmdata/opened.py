@@ -1,7 +1,8 @@
 """Open shards: each verified by its sha256 when first opened, then mapped; a damaged one is read record by record.
 
 What does not verify goes through the ArrayRecord reader, whose chunk hashes, with the catalog's digest of each record,
-say which records are bad; all others are good. The last few shards stay open. This file leaves nothing out: it names.
+say which records are bad; all others are good. Where the reader finds no records, as they are listed at the end of a
+file, a walk from its beginning does. The last few shards stay open. This file leaves nothing out: it names.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class OpenShard:
     mapped: Mapped | None  # None: through the reader
     reader: RecordFiles
     digests: Sequence[bytes] | None  # of each record, where the file is not as it was written
+    walked: Mapped | None = None  # its records as a walk finds them, where the reader finds none
 
     def read(self, places: Sequence[int] | np.ndarray) -> list[bytes]:
         """The records at `places`; DamagedRecord naming the first that is not as it was written."""
@@ -48,9 +50,9 @@ class OpenShard:
     def _checked(self, place: int) -> bytes:
         assert self.digests is not None
         try:
-            (record,) = self.reader.read(0, [place])
+            record = self.walked.record(place) if self.walked else self.reader.read(0, [place])[0]
         except RunError as error:
-            raise DamagedRecord(self.info.file, place, str(error)) from error
+            raise DamagedRecord(self.info.file, place, _line(error.__cause__ or error)) from error
         if record_digest(record) != self.digests[place]:
             raise DamagedRecord(self.info.file, place, "its digest is not the catalog's")
         return record
@@ -148,13 +150,24 @@ def _difference(data: np.ndarray, info: ShardInfo) -> str:
 
 
 def _damaged(path: Path, catalog: Path, info: ShardInfo, why: str) -> OpenShard:
-    reader = RecordFiles([path])
     try:
         digests = read_catalog([catalog], ["record"]).column("record").to_pylist()
+        data = map_file(path)
+    except Exception as error:  # a damaged Parquet file fails in many ways
+        raise DamagedRecord(info.file, None, f"{why}; {_line(error)}") from error
+    reader = RecordFiles([path])
+    try:
         found = reader.num_records(0)
+        said = f"{found} of {info.samples} records are found"
     except Exception as error:  # whatever a file of any bytes makes a reader raise
-        line = (str(error) or type(error).__name__).splitlines()[0]
-        raise DamagedRecord(info.file, None, f"{why}; {line}") from error
-    if found != info.samples:
-        raise DamagedRecord(info.file, None, f"{why}; {found} of {info.samples} records are found")
-    return OpenShard(info, None, reader, digests)
+        found, said = 0, _line(error)
+    if found == info.samples:
+        return OpenShard(info, None, reader, digests)
+    try:
+        return OpenShard(info, None, reader, digests, find_records(data, info.samples))
+    except ValueError:
+        raise DamagedRecord(info.file, None, f"{why}; {said}") from None
+
+
+def _line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

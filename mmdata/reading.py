@@ -15,9 +15,10 @@ from mmdata.errors import DamagedRecord, RunError, UserError
 from mmdata.feeds import Feed, Located
 from mmdata.filling import Filler
 from mmdata.plan import Plan
+from mmdata.quarantine import BadRecords, Omitted
 from mmdata.ring import Ring
 from mmdata.sample import Sample
-from mmdata.state import Quarantined
+from mmdata.state import WHOLE_SHARD, Quarantined
 from tokenizer.item import Item, ItemTable
 from tokenizer.layout import Layout
 from tokenizer.programs import Programs
@@ -58,26 +59,6 @@ class Piece:
     row: Row
 
 
-class BadRecord(RunError):
-    """A record, or a whole shard, that cannot be read at a step; `entry` is what leaves it out."""
-
-    def __init__(self, entry: dict[str, Any], sample: str, why: object) -> None:
-        self.entry = entry
-        super().__init__(
-            f"{sample} of source {entry['source']!r} cannot be read at step {entry['from_step']} ({why}); fetch"
-            f" {entry['shard']} again, or give the Loader quarantine=[{entry}] to leave this record out"
-        )
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _bad_record, (self.entry, str(self))
-
-
-def _bad_record(entry: dict[str, Any], message: str) -> BadRecord:
-    error = BadRecord(entry, "", "")
-    error.args = (message,)
-    return error
-
-
 class Renderer:
     """Reads planned rows and writes them as batches in one layout."""
 
@@ -90,20 +71,7 @@ class Renderer:
         self._programs = programs = Programs(layout)
         self._fillers = [Filler(f.source.splits[split], f.plan, programs) for f in feeds] if programs.plain else []
         self._rings: dict[int, Ring] = {}  # by rows of a batch
-        self._left_out: list[tuple[np.ndarray, np.ndarray]] = []  # a feed: samples int64, from which step int64
-        self.leave_out(())
-
-    def leave_out(self, quarantine: Iterable[Quarantined]) -> None:
-        """Make these records padding from now on."""
-        left_out: list[dict[int, int]] = [{} for _ in self.feeds]
-        for entry in quarantine:
-            key = _find(self.feeds, self.split, entry)
-            if key is not None:
-                feed, sample = key
-                left_out[feed][sample] = min(entry.from_step, left_out[feed].get(sample, entry.from_step))
-        self._left_out = [
-            (np.array(sorted(one), np.int64), np.array([one[s] for s in sorted(one)], np.int64)) for one in left_out
-        ]
+        self.left_out = Omitted(feeds, split, ())  # what becomes padding
 
     def batch(self, rows: Located, step: int, memory: np.ndarray | None = None) -> Batch:
         """The rows as a batch; an entry left out, and what a choice removed, is padding. Written into `memory`, uint8
@@ -141,10 +109,11 @@ class Renderer:
             places = np.stack([mine, rows.row[mine]], axis=1)
             try:
                 todo = self._fillers[feed].fill(
-                    batch, places, self._left_out_at(feed, step), partial(self._choose, rows)
+                    batch, places, self.left_out.at(feed, step), partial(self._choose, rows)
                 )
-            except DamagedRecord as error:
-                raise self._bad(feed, error.shard, -1, step, error) from error
+            except DamagedRecord as error:  # a whole shard
+                entry = Quarantined(self.feeds[feed].name, error.shard, WHOLE_SHARD, step, error.why)
+                raise BadRecords([entry]) from error
             if len(todo):
                 self._render_into(batch, feed, rows.epoch, todo, step)
         return batch
@@ -179,23 +148,22 @@ class Renderer:
     def _render(self, entries: Sequence[Entry], step: int) -> list[Piece]:
         """Every entry that is not left out, rendered."""
         samples = self._read(entries, step)
-        return [self._piece(e, samples[e.feed, e.sample]) for e in entries if (e.feed, e.sample) in samples]
+        return [self._piece(e, samples[e.feed, e.sample], step) for e in entries if (e.feed, e.sample) in samples]
 
-    def _piece(self, entry: Entry, sample: Sample) -> Piece:
+    def _piece(self, entry: Entry, sample: Sample, step: int) -> Piece:
         piece = (entry.start, entry.stop)
         choice = self.layout.choose(sample.items, self.seed, sample.id, entry.epoch)
         source = self.feeds[entry.feed].source
-        row = self.layout.render(sample.items, choice, piece, lambda item: _kept_medium(source, item, self.layout))
+        try:
+            row = self.layout.render(sample.items, choice, piece, lambda item: _kept_medium(source, item, self.layout))
+        except RunError as error:  # a kept medium cannot be read: the record that refers to it is of no use
+            raise BadRecords([self._bad(entry.feed, entry.sample, step, error)]) from error
         if len(row.tokens) > entry.length:
             raise RunError(
                 f"document {sample.id} ({sample.uri}) has {len(row.tokens)} tokens where its catalog says"
                 f" {entry.length}: the catalog does not match its shards; run `mmdata verify`"
             )
         return Piece(entry, sample, row)
-
-    def _left_out_at(self, feed: int, step: int) -> np.ndarray:  # int64 [q], sorted
-        samples, steps = self._left_out[feed]
-        return samples[steps <= step] if len(samples) else samples
 
     def _read(self, entries: Iterable[Entry], step: int) -> dict[tuple[int, int], Sample]:
         """(feed, sample number) -> sample, of all entries which are not left out: one read a feed."""
@@ -204,7 +172,7 @@ class Renderer:
             wanted.setdefault(entry.feed, set()).add(entry.sample)
         out = {}
         for feed, numbers in wanted.items():
-            order = sorted(numbers.difference(self._left_out_at(feed, step).tolist()))
+            order = sorted(numbers.difference(self.left_out.at(feed, step).tolist()))
             for number, sample in zip(order, self._read_feed(feed, order, step)):
                 out[feed, number] = sample
         return out
@@ -215,22 +183,24 @@ class Renderer:
             return data.read(numbers)
         except (RunError, ValueError):
             pass
-        samples = []
+        samples, bad = [], []
         for number in numbers:  # once more, one at a time: only what fails again is bad, and it has a name
             try:
                 samples += data.read([number])
             except (RunError, ValueError) as error:
-                shard = int(np.searchsorted(data.shard_bounds, number, side="right")) - 1
-                whole = isinstance(error, DamagedRecord) and error.record is None
-                record = -1 if whole else number - int(data.shard_bounds[shard])
-                raise self._bad(feed, data.shards[shard].file, record, step, error) from error
+                bad.append(self._bad(feed, number, step, error))
+        if bad:
+            raise BadRecords(sorted(set(bad)))
         return samples
 
-    def _bad(self, feed: int, shard: str, record: int, step: int, why: object) -> BadRecord:
-        """`record` -1: all of the shard."""
-        name = self.feeds[feed].name
-        entry = {"source": name, "shard": shard, "record": record, "from_step": step}
-        return BadRecord(entry, f"record {record} of {shard}" if record >= 0 else f"shard {shard}", why)
+    def _bad(self, feed: int, number: int, step: int, why: Exception) -> Quarantined:
+        """What leaves a sample out, or its whole shard where `why` is of that."""
+        data = self.feeds[feed].source.splits[self.split]
+        shard = int(np.searchsorted(data.shard_bounds, number, side="right")) - 1
+        whole = isinstance(why, DamagedRecord) and why.record is None
+        record = WHOLE_SHARD if whole else number - int(data.shard_bounds[shard])
+        words = why.why if isinstance(why, DamagedRecord) else str(why)
+        return Quarantined(self.feeds[feed].name, data.shards[shard].file, record, step, words)
 
 
 def _soft_arrays(layout: Layout, seq_len: int) -> dict[str, tuple[tuple[int, ...], Any]]:
@@ -244,6 +214,8 @@ def _kept_medium(source: Source, item: Item, layout: Layout) -> np.ndarray:
         medium = source.media.get(item.digest, item.kind)
     except KeyError as error:
         raise UserError(f"source {source.name!r}: {error.args[0]}; build it with keep_media = 'resized'") from None
+    except ValueError as error:
+        raise RunError(f"{item.kind} {item.digest} cannot be read: {error}") from error
     if not isinstance(medium.data, np.ndarray):
         raise UserError(f"source {source.name!r} keeps original bytes, a soft item needs keep_media = 'resized'")
     if item.kind == "audio" and layout.spec.soft.audio.frames and medium.sample_rate_hz != MEL_RATE_HZ:
@@ -252,21 +224,3 @@ def _kept_medium(source: Source, item: Item, layout: Layout) -> np.ndarray:
             f" frames of {MEL_RATE_HZ} Hz; build it with sample_rate_hz = {MEL_RATE_HZ} in [audio]"
         )
     return medium.data
-
-
-def _find(feeds: Sequence[Feed], split: str, entry: Quarantined) -> tuple[int, int] | None:
-    """(feed, sample number) of a quarantined record; None where it belongs to another split."""
-    for number, feed in enumerate(feeds):
-        if feed.name != entry.source:
-            continue
-        for name, data in feed.source.splits.items():
-            for shard, info in enumerate(data.shards):
-                if info.file == entry.shard:
-                    first, last = int(data.shard_bounds[shard]), int(data.shard_bounds[shard + 1])
-                    if not 0 <= entry.record < last - first:
-                        raise UserError(
-                            f"quarantine names record {entry.record} of {entry.shard}: it has {last - first}"
-                        )
-                    return (number, first + entry.record) if name == split else None
-        raise UserError(f"quarantine names shard {entry.shard!r}, which source {entry.source!r} does not have")
-    raise UserError(f"quarantine names source {entry.source!r}; the sources are {[feed.name for feed in feeds]}")

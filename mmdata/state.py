@@ -7,12 +7,13 @@ ahead may differ: later stages, epoch caps, data shards, threads, where the fold
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmdata.errors import UserError
 
 STATE_VERSION = 1
+WHOLE_SHARD = -1  # as a record's number
 
 
 @dataclass(frozen=True, order=True)
@@ -21,8 +22,9 @@ class Quarantined:
 
     source: str  # name
     shard: str  # file name
-    record: int  # in the shard
+    record: int  # in the shard; -1: all of them
     from_step: int = 0
+    why: str = field(default="", compare=False)  # in words; no part of a state
 
     @classmethod
     def of(cls, value: Any) -> Quarantined:
@@ -30,11 +32,25 @@ class Quarantined:
         if isinstance(value, cls):
             return value
         try:
-            return cls(str(value["source"]), str(value["shard"]), int(value["record"]), int(value.get("from_step", 0)))
+            where = str(value["source"]), str(value["shard"]), int(value["record"]), int(value.get("from_step", 0))
+            return cls(*where, str(value.get("why", "")))
         except (TypeError, KeyError, ValueError, AttributeError):
             raise UserError(
                 f"quarantine entry {value!r}: use {{'source': 'web', 'shard': FILE, 'record': 7, 'from_step': 0}}"
             ) from None
+
+    @property
+    def is_whole_shard(self) -> bool:
+        return self.record == WHOLE_SHARD
+
+    @property
+    def what(self) -> str:
+        """In words, without its source."""
+        return f"shard {self.shard}" if self.is_whole_shard else f"record {self.record} of {self.shard}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As a state keeps it."""
+        return {"source": self.source, "shard": self.shard, "record": self.record, "from_step": self.from_step}
 
 
 def make_state(
@@ -53,7 +69,7 @@ def make_state(
         "split": split,
         "plan": dict(plan),
         "stages": [dict(stage) for stage in stages if stage["from_step"] < max(step, 1)],
-        "quarantine": [asdict(entry) for entry in sorted(quarantine)],
+        "quarantine": [entry.to_json() for entry in sorted(quarantine)],
     }
 
 

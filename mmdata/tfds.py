@@ -7,6 +7,7 @@ sequence can not be of 0 length"); only `train` is always listed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,12 @@ def write_tfds_metadata(
         check_data=False,
         description=_DESCRIPTION,
     )
+
+
+def shard_lengths(folder: Path) -> dict[str, list[int]]:
+    """Split -> samples of each shard, as dataset_info.json lists them."""
+    info = json.loads((folder / "dataset_info.json").read_bytes())
+    return {split["name"]: [int(n) for n in split["shardLengths"]] for split in info["splits"]}
 
 
 def _features(f: Any) -> Any:

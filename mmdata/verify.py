@@ -1,40 +1,45 @@
-"""`mmdata verify DIR`: is every byte what its manifest says, and do records, catalog and codes agree?
+"""`mmdata verify DIR`: is every byte what its manifest says, and do records, catalog, codes, media and plans agree?
 
-A problem is a line of the report, never an exception, so that one damaged shard does not hide the next.
+A problem is a line of the report, never an exception, so that one damaged shard does not hide the next. Each file is
+looked at by itself, by any number of processes, and the report is the same for all of them: its lines stand in stored
+order. What several files tell together is judged here, from facts of 8 bytes a document and 45 or 53 a soft item or
+kept medium. A process holds one catalog and some 16 MB of records (or one, if it is larger) at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmdata.catalog import catalog_digest, read_catalog, record_digest, stored_catalog
-from mmdata.commit import sha256_of
+from mmdata.catalog import read_catalog
+from mmdata.checks import KEPT, Found, check_media, check_shard, describe_key
 from mmdata.dataset import Source, open_source
 from mmdata.errors import UserError
 from mmdata.manifest import read_json
-from mmdata.media import Media
+from mmdata.media import media_shard_of
+from mmdata.plan_checks import check_plan
+from mmdata.pool import Lost, num_cores, run_each
 from mmdata.remote import url_of
-from mmdata.sample import Sample
-from mmdata.shards import RecordFiles, ShardInfo, decode_sample
+from mmdata.shards import SPLITS
+from mmdata.tfds import shard_lengths
 from tokenizer.codec import CodecSpec
-from tokenizer.item import Item
 
-_BATCH = 512  # records a read
-_MOST = 20  # problems listed of one shard: the rest of a damaged shard says nothing new
-
-Soft = dict[tuple[str, str], dict[tuple[int, int, int], str]]  # (digest, kind) -> grid -> a document that says so
+_COUNTS = ("sources", "shards", "samples", "items", "codes", "bytes", "media", "plans", "entries", "entries_measured")
+_BYTES_A_WORKER = 32 << 20  # less is checked before another process has started
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was looked at, and what is wrong: (file or source, what)."""
+    """What was looked at, and what is wrong: (file or source, what). `entries_measured` are those of plans whose layout
+    is known here, so that their lengths could be measured."""
 
-    checked: dict[str, int] = field(default_factory=dict)  # shards, samples, items, codes, bytes, media
+    checked: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTS, 0))
     problems: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -45,243 +50,198 @@ class Report:
         return {"ok": self.ok, "checked": self.checked, "problems": [list(p) for p in self.problems]}
 
 
-def verify(folder: str | Path, full: bool = True, progress: Callable[[str], None] = lambda _: None) -> Report:
-    """Check a dataset, or the folder of one source. `full=False` checks manifests, sizes and checksums only and decodes
-    no record. `progress` is called with the name of each file before it is read. UserError: no dataset."""
+def verify(
+    folder: str | Path,
+    full: bool = True,
+    workers: int = 1,
+    layouts: Sequence[str] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Check a dataset, or the folder of one source. `full=False` checks manifests, catalogs, sizes and checksums only
+    and decodes no record.
+
+    workers: processes; 0: one a core, fewer where there is little to check; 1: none but this one. With more, a script
+        needs the usual `if __name__ == "__main__":`, as processes are spawned
+    layouts: paths of layout files beside the shipped ones, for cached plans
+    progress(files done, files in all) is called as files are done
+
+    UserError: no dataset. RunError: worker processes do not start.
+    """
+    if workers < 0:
+        raise UserError(f"workers is {workers}: use 1 or more, or 0 for one a core")
     if url := url_of(folder):
         raise UserError(f"{url} is not on this machine: copy the dataset here, then verify its folder")
-    folder = Path(folder)
-    manifest = read_json(folder)
-    report = Report({key: 0 for key in ("sources", "shards", "samples", "items", "codes", "bytes", "media")})
-    if manifest["kind"] == "source":
-        _verify_source(folder, None, report, full, progress)
-    else:
-        for entry in manifest["sources"]:
-            _verify_source(folder / entry["name"], entry["fingerprint"], report, full, progress)
+    report = Report()
+    sources = _open(Path(folder), report)
+    codecs = tuple({codec.name: codec for source in sources for codec in source.codecs}.values())
+    files = [file for source in sources for file in _files_of(source, full, codecs, tuple(layouts))]
+    if workers == 0:
+        workers = min(num_cores(), 1 + sum(map(_num_bytes, sources)) // _BYTES_A_WORKER)
+    done = count(1)
+    answers = run_each(_check, files, workers, lambda _: progress(next(done), len(files)))
+    for source in sources:
+        mine = [_found(file, answer) for file, answer in zip(files, answers) if file.folder == source.folder]
+        _judge_together(source, mine)
+        report.checked["sources"] += 1
+        report.problems.extend((source.name, what) for what in _source_problems(source))
+        for found in mine:
+            report.problems.extend(found.lines())
+            for what, number in found.checked.items():
+                report.checked[what] += number
     return report
 
 
-def _verify_source(
-    folder: Path, fingerprint: str | None, report: Report, full: bool, progress: Callable[[str], None]
-) -> None:
-    try:
-        source = open_source(folder)
-    except (ValueError, KeyError, TypeError) as error:
-        report.problems.append((folder.name, str(error)))
-        return
-    report.checked["sources"] += 1
-    if fingerprint and source.fingerprint != fingerprint:
-        report.problems.append((source.name, f"fingerprint {source.fingerprint}, the dataset lists {fingerprint}"))
-    written = read_json(folder)
-    if changed := [k for k, v in source.manifest.to_json().items() if written.get(k) != v]:
-        report.problems.append((source.name, f"the manifest disagrees with itself in {changed}"))
-    seen: dict[str, str] = {}
-    soft: Soft = {}
-    for shard in source.manifest.shards:
-        progress(f"{source.name}/{shard.file}")
-        _list(report, f"{source.name}/{shard.file}", list(_shard_problems(source, shard, report, full, seen, soft)))
-    for kept in source.manifest.codec_files:
-        progress(f"{source.name}/{kept.file}")
-        _list(report, f"{source.name}/{kept.file}", [problem] if (problem := kept.problem(folder)) else [])
-    _list(report, f"{source.name}/media", list(_media_problems(source, report, full, progress, soft)))
-
-
-def _list(report: Report, where: str, problems: list[str]) -> None:
-    report.problems.extend((where, what) for what in problems[:_MOST])
-    if len(problems) > _MOST:
-        report.problems.append((where, f"and {len(problems) - _MOST} more problems"))
-
-
-def _shard_problems(
-    source: Source, shard: ShardInfo, report: Report, full: bool, seen: dict[str, str], soft: Soft
-) -> Iterator[str]:
-    path = source.folder / shard.file
-    report.checked["shards"] += 1
-    if not path.is_file():
-        yield "the file is missing"
-        return
-    size = path.stat().st_size
-    report.checked["bytes"] += size
-    if size != shard.bytes:
-        yield f"{size} bytes, the manifest says {shard.bytes}"
-    if sha256_of(path) != shard.sha256:
-        yield "the sha256 is not the manifest's: the bytes have changed"
-    try:
-        rows = read_catalog([source.folder / shard.catalog])
-    except Exception as error:  # a damaged Parquet file fails in many ways
-        yield f"{shard.catalog} cannot be read: {str(error).splitlines()[0]}"
-        return
-    if catalog_digest(stored_catalog(source.folder / shard.catalog)) != shard.catalog_digest:
-        yield f"the values of {shard.catalog} are not those the manifest names"
-    if rows.num_rows != shard.samples:
-        yield f"{shard.catalog} has {rows.num_rows} rows, the manifest says {shard.samples} samples"
-        return
-    for name, n in (("split", shard.split), ("shard", shard.index)):
-        if set(rows.column(name).to_pylist()) - {n}:
-            yield f"{shard.catalog} has rows of another {name} than {n!r}"
-    if full:
-        yield from _record_problems(source, shard, rows, report, seen, soft)
-
-
-def _record_problems(
-    source: Source, shard: ShardInfo, rows: Any, report: Report, seen: dict[str, str], soft: Soft
-) -> Iterator[str]:
-    files = RecordFiles([source.folder / shard.file])
-    specs = {codec.name: codec for codec in source.codecs}
-    kept = _kept(source)
-    split = source.splits[shard.split]
-    base = int(split.shard_bounds[shard.index])
-    digests, ids = rows.column("record").to_pylist(), rows.column("id").to_pylist()
-    clusters, places = rows.column("cluster").to_pylist(), rows.column("index").to_pylist()
-    counts: dict[str, dict[str, int]] = {kind: dict.fromkeys(sums, 0) for kind, sums in shard.counts.items()}
-    for start in range(0, shard.samples, _BATCH):
-        stop = min(start + _BATCH, shard.samples)
-        for place, record in zip(range(start, stop), _read(files, start, stop)):
-            if isinstance(record, str):
-                yield f"record {place}: {record}"
-                continue
-            if record_digest(record) != digests[place]:
-                yield f"record {place} is not the one the catalog names (digest)"
-            try:
-                sample = decode_sample(record)
-            except ValueError as error:
-                yield f"record {place}: {error}"
-                continue
-            if (sample.id, sample.cluster, place) != (ids[place], clusters[place], places[place]):
-                yield f"record {place} is document {sample.id}, the catalog says {ids[place]} at {places[place]}"
-            if other := seen.get(sample.id):
-                yield f"record {place}: document {sample.id} is in {other} too"
-            seen[sample.id] = f"{shard.file} record {place}"
-            for what in _sample_problems(sample, specs, kept):
-                yield f"record {place} (document {sample.id}): {what}"
-            try:
-                differences = list(_table_problems(sample, split.items_of(base + place, record)))
-            except (ValueError, IndexError) as error:
-                differences = [f"the catalog's shapes do not fit the record: {error}"]
-            for what in differences:
-                yield f"record {place} (document {sample.id}): {what}"
-            report.checked["samples"] += 1
-            for item in sample.items:
-                report.checked["items"] += 1
-                report.checked["codes"] += 0 if item.codes is None else item.codes.size
-                _count(counts, item)
-                if item.is_soft:
-                    soft.setdefault((item.digest, item.kind), {}).setdefault(item.grid, sample.id)
-    if counts != shard.counts:
-        wrong = [kind for kind in counts if counts[kind] != shard.counts[kind]]
-        for kind in wrong:
-            yield f"the manifest counts {shard.counts[kind]} of {kind}, found {counts[kind]}"
-
-
-def _kept(source: Source) -> set[tuple[str, str]]:
-    """(digest, kind) of the media that are kept."""
-    try:
-        return set(source.media)
-    except Exception:  # a damaged index is a problem of the media, named there
-        return set()
-
-
-def _read(files: RecordFiles, start: int, stop: int) -> list[bytes | str]:
-    """Records, or what is wrong with each where a damaged chunk fails the whole call."""
-    try:
-        return list(files.read(0, range(start, stop)))
-    except RuntimeError:
-        pass
-    records: list[bytes | str] = []
-    for place in range(start, stop):
+def _open(folder: Path, report: Report) -> list[Source]:
+    """The sources that can be opened; why the others cannot is put down in the report."""
+    manifest = read_json(folder)
+    alone: list[dict[str, Any]] = [{"name": "", "fingerprint": None}]
+    listed = manifest["sources"] if manifest["kind"] == "dataset" else alone
+    sources = []
+    for entry in listed:
         try:
-            records.extend(files.read(0, [place]))
-        except RuntimeError as error:
-            records.append(str(error))
-    return records
-
-
-def _sample_problems(sample: Sample, specs: dict[str, CodecSpec], kept: set[tuple[str, str]]) -> Iterator[str]:
-    """What codecs, shapes and the digests of kept media say of a sample's items."""
-    for number, item in enumerate(sample.items):
-        t, h, w = item.grid
-        if item.kind == "video" and len(item.times) not in (0, t):
-            yield f"item {number} has {len(item.times)} times for {t} frames"
-        if item.start_s > item.end_s:
-            yield f"item {number} ends at {item.end_s} s before it starts at {item.start_s} s"
-        if item.codes is None:
-            if (item.digest, item.kind) not in kept:
-                yield f"item {number} is soft and its {item.kind} {item.digest or 'without digest'} is not kept"
+            source = open_source(folder / entry["name"])
+        except (ValueError, KeyError, TypeError) as error:
+            report.problems.append(((folder / entry["name"]).name, str(error)))
             continue
-        spec = specs.get(item.codec)
-        if spec is None:
-            yield f"item {number} has codec {item.codec!r}, the manifest lists {sorted(specs)}"
-            continue
-        T, K = item.codes.shape
-        if len(spec.codebooks) != K:
-            yield f"item {number} has {K} codebooks, {spec.name} has {len(spec.codebooks)}"
-        elif T and (item.codes.max(axis=0) >= np.array(spec.codebooks)).any():
-            yield f"item {number} has codes up to {item.codes.max()}, {spec.name} has codebooks of {spec.codebooks}"
-        if item.kind in ("image", "video") and t * h * w != T:
-            yield f"item {number} has {T} code frames in a grid of {t} x {h} x {w}"
-        ends = item.sentence_ends
-        if len(ends) and (ends[0] < 0 or ends[-1] > T or (np.diff(ends) < 0).any()):
-            yield f"item {number} has sentence ends outside its {T} tokens, or in disorder"
+        sources.append(source)
+        if entry["fingerprint"] not in (None, source.fingerprint):
+            words = f"fingerprint {source.fingerprint}, the dataset lists {entry['fingerprint']}"
+            report.problems.append((source.name, words))
+    return sources
 
 
-def _table_problems(sample: Sample, read: list[Item]) -> Iterator[str]:
-    """Where the items built from catalog and codes, as the loader reads them, differ from the record's own."""
-    if len(read) != len(sample.items):
-        yield f"the catalog has {len(read)} items, the record {len(sample.items)}"
-        return
-    plain = ("kind", "codec", "grid", "role", "group", "group_role")
-    arrays = ("start_s", "end_s", "times", "sentence_ends")
-    for number, (a, b) in enumerate(zip(sample.items, read)):
-        differ = [name for name in plain if getattr(a, name) != getattr(b, name)]
-        differ += [n for n in arrays if not np.array_equal(getattr(a, n), getattr(b, n), equal_nan=True)]
-        if a.codes is not None and (b.codes is None or not np.array_equal(a.codes, b.codes)):
-            differ.append("codes")
-        if differ:
-            yield f"item {number} differs between catalog and record in {differ}"
+@dataclass(frozen=True)
+class _File:
+    """A file to look at: a shard with its catalog, a codec's file, a shard of media or a cached plan."""
+
+    folder: Path  # of the source
+    kind: str
+    number: int  # in the manifest's list of its kind, or of the plans
+    name: str  # source/file
+    full: bool
+    codecs: tuple[CodecSpec, ...]  # of all sources: a plan's layout may be bound over them
+    layouts: tuple[str, ...]
 
 
-def _count(counts: dict[str, dict[str, int]], item: Item) -> None:
-    sums = counts.setdefault(item.kind, {})
-    sums["items"] = sums.get("items", 0) + 1
-    sums["codes"] = sums.get("codes", 0) + (0 if item.codes is None else item.codes.size)
-    if item.kind == "video":
-        sums["frames"] = sums.get("frames", 0) + item.grid[0]
-    if item.is_soft:
-        counts["soft"]["items"] += 1
+def _files_of(source: Source, full: bool, codecs: tuple[CodecSpec, ...], layouts: tuple[str, ...]) -> list[_File]:
+    manifest = source.manifest
+    names = {
+        "shard": [shard.file for shard in manifest.shards],
+        "codec": [kept.file for kept in manifest.codec_files],
+        "media": [f"media/{shard.file}" for shard in manifest.media.shards],
+        "plan": [f"plans/{path.name}" for path in _plans(source.folder)] if full else [],
+    }
+    return [
+        _File(source.folder, kind, number, f"{source.name}/{name}", full, codecs, layouts)
+        for kind, listed in names.items()
+        for number, name in enumerate(listed)
+    ]
 
 
-def _media_problems(
-    source: Source, report: Report, full: bool, progress: Callable[[str], None], soft: Soft
-) -> Iterator[str]:
-    for shard in source.manifest.media.shards:
-        path = source.folder / "media" / shard.file
-        progress(f"{source.name}/media/{shard.file}")
-        if not path.is_file():
-            yield f"{shard.file} is missing"
-            continue
-        report.checked["bytes"] += path.stat().st_size
-        if path.stat().st_size != shard.bytes or sha256_of(path) != shard.sha256:
-            yield f"{shard.file}: the bytes are not those the manifest names"
-    if not full:
-        return
+def _num_bytes(source: Source) -> int:
+    shards = sum(shard.bytes for shard in source.manifest.shards)
+    return shards + sum(shard.bytes for shard in source.manifest.media.shards)
+
+
+def _plans(folder: Path) -> list[Path]:
+    return sorted((folder / "plans").glob("*.safetensors"))
+
+
+@lru_cache(maxsize=8)
+def _source(folder: Path) -> Source:
+    return open_source(folder)
+
+
+def _check(file: _File) -> Found:
+    """Look at one file, in whatever process."""
+    source = _source(file.folder)
+    if file.kind == "shard":
+        return check_shard(source, source.manifest.shards[file.number], file.full)
+    if file.kind == "media":
+        return check_media(source, file.number, file.full)
+    if file.kind == "plan":
+        path = file.folder / "plans" / Path(file.name).name
+        return check_plan(source, path, (source.codecs, file.codecs), file.layouts)
+    found = Found(file.name)
+    if problem := source.manifest.codec_files[file.number].problem(file.folder):
+        found.say(problem)
+    return found
+
+
+def _found(file: _File, answer: Found | Lost) -> Found:
+    if isinstance(answer, Found):
+        return answer
+    found = Found(file.name)
+    found.say(f"not checked: two processes died of it ({answer.cause}); try --workers 1")
+    return found
+
+
+def _source_problems(source: Source) -> Iterator[str]:
+    """What is wrong with the manifest, and with TFDS's own list of the shards."""
+    written = read_json(source.folder)
+    if changed := [k for k, v in source.manifest.to_json().items() if written.get(k) != v]:
+        yield f"the manifest disagrees with itself in {changed}"
     try:
-        for digest, kind in source.media:
-            medium = source.media.get(digest, kind)
-            report.checked["media"] += 1
-            if (medium.digest, medium.kind) != (digest, kind):
-                yield f"the index names {kind} {digest}, its record is {medium.kind} {medium.digest}"
-            if medium.form != source.media.form:
-                yield f"{kind} {digest} is {medium.form}, the source keeps {source.media.form}"
-            for grid, document in soft.get((digest, kind), {}).items():
-                if (found := _soft_grid(medium)) not in (None, grid):
-                    yield f"{kind} {digest} is kept as {found}, document {document} says {grid}"
-    except Exception as error:  # a damaged Parquet file fails in many ways
-        yield f"media cannot be read: {str(error).splitlines()[0]}"
+        listed = shard_lengths(source.folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield f"dataset_info.json cannot be read: {error}"
+        return
+    for split in SPLITS:
+        lengths = [shard.samples for shard in source.manifest.of_split(split)]
+        if listed.get(split, []) != lengths:
+            yield f"dataset_info.json lists {split} shards of {listed.get(split, [])} samples, the manifest {lengths}"
 
 
-def _soft_grid(medium: Media) -> tuple[int, ...] | None:
-    """The grid of a soft item that refers to a medium; None where only its bytes are kept."""
-    if not isinstance(medium.data, np.ndarray):
-        return None
-    shape = medium.data.shape
-    return {"audio": (*shape, 0, 0), "image": (1, *shape[:2])}.get(medium.kind, shape[:3])
+def _judge_together(source: Source, found: Sequence[Found]) -> None:
+    """Add what only several files together show: a document twice, soft items whose medium is not (so) kept."""
+    shards = found[: len(source.manifest.shards)]
+    for shard, place, other, before in _repeats([one.ids for one in shards]):
+        name, first = (_id_at(source, s, p) for s, p in ((shard, place), (other, before)))
+        if name == first:  # and not only their hashes
+            where = source.manifest.shards[other].file
+            shards[shard].say(f"record {place}: document {name} is in {where} record {before} too")
+    media = [one for one in found if one.where.startswith(f"{source.name}/media/")]
+    kept = np.concatenate([np.zeros(0, KEPT), *(one.kept for one in media)])
+    kept = kept[np.argsort(kept["key"], kind="stable")]
+    whole = np.array([not one.problems for one in media], bool)
+    for number, one in enumerate(shards):
+        soft = one.soft
+        if len(media):  # a shard of media that cannot be trusted has lines of its own: no line for each of its items
+            soft = soft[whole[[media_shard_of(key[:-1].hex(), len(media)) for key in soft["key"].tolist()]]]
+        for item, medium in _wrong_soft(soft, kept):
+            record = int(item["record"])
+            what = f"item {item['item']} is soft and its {describe_key(item['key'])} is not kept"
+            if medium is not None:
+                grids = tuple(medium["grid"].tolist()), tuple(item["grid"].tolist())
+                what = f"item {item['item']} has grid {grids[1]}, its {describe_key(item['key'])} is kept as {grids[0]}"
+            one.say(f"record {record} (document {_id_at(source, number, record)}): {what}")
+
+
+def _repeats(ids: Sequence[np.ndarray]) -> Iterator[tuple[int, int, int, int]]:
+    """(shard, place, shard of the first one, its place) of every hash that came before, in stored order."""
+    hashes = np.concatenate([np.zeros(0, np.uint64), *ids])
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    again = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
+    first = order[np.searchsorted(ordered, ordered[again])]
+    bounds = np.cumsum([0, *map(len, ids)])
+    for now, before in sorted(zip(order[again].tolist(), first.tolist())):
+        a, b = (int(np.searchsorted(bounds, x, "right")) - 1 for x in (now, before))
+        yield a, now - int(bounds[a]), b, before - int(bounds[b])
+
+
+def _wrong_soft(soft: np.ndarray, kept: np.ndarray) -> Iterator[tuple[Any, Any]]:
+    """(soft item, kept medium or None where there is none) of those that do not fit; `kept` by its keys."""
+    if not len(kept):
+        yield from ((item, None) for item in soft)
+        return
+    media = kept[np.minimum(np.searchsorted(kept["key"], soft["key"]), len(kept) - 1)]
+    there = media["key"] == soft["key"]
+    fits = (media["grid"] == soft["grid"]).all(axis=1) | (media["grid"] < 0).all(axis=1)
+    for place in np.flatnonzero(~(there & fits)):
+        yield soft[place], media[place] if there[place] else None
+
+
+def _id_at(source: Source, shard: int, place: int) -> str:
+    info = source.manifest.shards[shard]
+    return str(read_catalog([source.folder / info.catalog], ["id"]).column("id")[place].as_py())

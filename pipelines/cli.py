@@ -168,12 +168,22 @@ def show(
 
 
 @app.command()
-def verify(dataset: Path, quick: bool = False, json: Json = False) -> None:
-    """Check every checksum, count and item table of a dataset."""
+def verify(
+    dataset: Annotated[Path, typer.Argument(help="A dataset's folder, or that of one of its sources.")],
+    quick: Annotated[bool, typer.Option(help="Manifests, catalogs, sizes and checksums only: no record.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes; never changes the answer. 0: one a core.")] = 0,
+    layout: Annotated[
+        list[str] | None, typer.Option(help="A layout file that cached plans are of (repeatable).")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check every checksum, count, item table and span of a dataset, and its cached plans."""
     from mmdata.verify import verify as run
+    from pipelines.build.progress import Progress
     from pipelines.look.tables import print_verified
 
-    report = run(dataset, full=not quick)
+    with Progress(shown=not json) as bars:
+        report = run(dataset, full=not quick, workers=workers, layouts=layout or (), progress=bars.follow("verify"))
     _say(json, report.to_json(), lambda: print_verified(report))
     if not report.ok:
         raise typer.Exit(1)

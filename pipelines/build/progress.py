@@ -1,7 +1,8 @@
-"""Progress bars of a build, one a stage, on stderr: silent when it is no terminal."""
+"""Progress bars of a build or a check, one a stage, on stderr: silent when it is no terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -37,6 +38,17 @@ class Progress:
 
     def begin(self, stage: str, total: int) -> Bar:
         return Bar(self._bars, self._bars.add_task(stage, total=total) if self._bars is not None else None)
+
+    def follow(self, stage: str) -> Callable[[int, int], None]:
+        """A function that is told (done, total) and shows it."""
+        bars: list[Bar] = []
+
+        def tell(done: int, total: int) -> None:
+            if not bars:
+                bars.append(self.begin(stage, total))
+            bars[0].advance()
+
+        return tell
 
     def __enter__(self) -> Progress:
         if self._bars is not None:

@@ -11,8 +11,9 @@ from rich.text import Text
 
 import mmdata
 from mmdata.errors import UserError
-from mmdata.explain import ALL, ExplainedRow, LeftOut, Part, Visit, explain_rows, gaps_of, parts_of, visits_of
+from mmdata.explain import ExplainedRow, LeftOut, Part, Visit, explain_rows, gaps_of, parts_of, visits_of
 from mmdata.find import Found, find_document
+from mmdata.state import WHOLE_SHARD
 from pipelines.look.runs import open_run
 from pipelines.look.tables import console, plain_table
 from pipelines.train.run import Run
@@ -155,7 +156,7 @@ def _check_step(run: Run, step: int) -> None:
 
 
 def _records(left: LeftOut) -> str:
-    return "all" if left.record == ALL else f"record {left.record}"
+    return "all" if left.record == WHOLE_SHARD else f"record {left.record}"
 
 
 def _span(start: int, stop: int) -> str:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import mmdata
-from mmdata.errors import UserError
 from pipelines.build.progress import Bar, Progress
+from pipelines.train.quarantine import read_quarantine
 from pipelines.train.run import Run, load_run, make_loader
-
-QUARANTINE = "quarantine.jsonl"  # of a run's folder: an entry a line, as in a Loader's state
 
 
 def open_run(path: Path, data_shards: int = 1, progress: bool = True) -> tuple[Run, mmdata.Loader, list[str]]:
@@ -28,20 +24,6 @@ def open_run(path: Path, data_shards: int = 1, progress: bool = True) -> tuple[R
             progress=_told(stack, progress, made),
         )
     return run, loader, made
-
-
-def read_quarantine(folder: Path) -> list[dict[str, Any]]:
-    """The entries of a run folder's quarantine.jsonl, if there is one; a last line that a kill cut off is left out."""
-    path = folder / QUARANTINE
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    entries = []
-    for number, line in enumerate(lines, 1):
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise UserError(f"{path}, line {number}, is no JSON ({error.msg}): mend or delete that line") from None
-    return entries
 
 
 def _told(stack: ExitStack, shown: bool, made: list[str]) -> Callable[[str, int, int], None]:

@@ -106,7 +106,7 @@ def print_verified(report: Any) -> None:
     """What `mmdata verify` found: a line a problem, then what was checked."""
     for where, what in report.problems:
         print(f"{where}: {what}")
-    checked = ", ".join(f"{number:,} {name}" for name, number in report.checked.items())
+    checked = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in report.checked.items())
     print(f"{'no problem' if report.ok else f'{len(report.problems):,} problems'} in {checked}")
 
 

@@ -6,32 +6,35 @@ for images, sound and video ln(number of codes).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
+import mmdata
 from pipelines.train import sharding
 from pipelines.train.folder import codebook_loss
 from pipelines.train.step import arrays_of
 from tokenizer.item import KINDS, TEXT
+from tokenizer.layout import Layout
 
 
 def evaluate(
     params: Any,
-    loader: Any,
+    batches: Iterable[mmdata.Batch],
+    layout: Layout,
     step: Callable[[Any, dict[str, Any]], tuple[Any, Any]],
     mesh: Mesh,
     max_batches: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """{kind: {"loss", "baseline", "baseline_name", "tokens"}} over an epoch of `loader` (or its first batches).
+    """{kind: {"loss", "baseline", "baseline_name", "tokens"}} over these batches (or the first of them).
 
     The text baseline is of the text this process read.
     """
     sums, counts = np.zeros(len(KINDS)), np.zeros(len(KINDS))
-    frequencies = np.zeros(loader.layout.vocabulary.size, np.int64)
-    for number, batch in enumerate(loader):
+    frequencies = np.zeros(layout.vocabulary.size, np.int64)
+    for number, batch in enumerate(batches):
         if max_batches and number >= max_batches:
             break
         of_batch, count = step(params, sharding.place(arrays_of(batch), mesh))
@@ -43,7 +46,7 @@ def evaluate(
     out: dict[str, dict[str, Any]] = {}
     for number, kind in enumerate(KINDS):
         if counts[number] and kind != "none":
-            baseline, name = _baseline(kind, frequencies, loader.layout.codecs)
+            baseline, name = _baseline(kind, frequencies, layout.codecs)
             out[kind] = {
                 "loss": float(sums[number] / counts[number]),
                 "baseline": baseline,

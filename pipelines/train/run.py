@@ -17,10 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 import mmdata
 from mmdata.errors import UserError
 from mmdata.folder import CACHE_SHARDS
+from mmdata.quarantine import LIMIT
 from mmdata.remote import url_of
 from pipelines.config import check, expand, read_toml
 from pipelines.train.model import ModelConfig
 from pipelines.train.optimizer import OptimizerSettings
+from pipelines.train.quarantine import honour
 
 
 class _Table(BaseModel):
@@ -92,6 +94,7 @@ class RunSettings(_Table):
         description="codecs (name@revision) whose ids come first, in this order; name those that a later source brings",
     )
     limits: dict[str, float] = Field(default_factory=dict, description="most images, frames, audio_seconds in a row")
+    quarantine_limit: int = Field(LIMIT, ge=0, description="most records that may be left out as they cannot be read")
     split_share: float = Field(
         0.0, ge=0, le=1, description="most documents, as a share, split for fuller rows although they would fit one"
     )
@@ -106,7 +109,10 @@ class RunSettings(_Table):
 
 # What may change while a run goes on: where things lie, how far it goes, on what machines. Its stages may be appended
 # to: the loader's own state refuses another past, and so does the layout's digest.
-FREE = ("data", "sources", "cache_shards", "steps", "layout", "mesh", "checkpoint", "evaluate", "stage")
+FREE = (
+    *("data", "sources", "cache_shards", "steps", "layout", "quarantine_limit", "mesh", "checkpoint"),
+    *("evaluate", "stage"),
+)
 
 
 @dataclass(frozen=True)
@@ -218,6 +224,7 @@ def make_loader(
         split=split,
         codecs=settings.codecs,
         cache_shards=settings.cache_shards,
+        quarantine_limit=settings.quarantine_limit,
         **more,
     )
 
@@ -244,8 +251,11 @@ def sized(settings: ModelSettings, layout: Any) -> ModelConfig:
 
 
 def open_loader(path: Path) -> mmdata.Loader:
-    """The training Loader of a run file or a run's folder, as one process would read it."""
-    return make_loader(load_run(path))
+    """The training Loader of a run file or a run's folder, as one process would read it, without what the run has left
+    out."""
+    loader = make_loader(load_run(path))
+    honour(loader, path)
+    return loader
 
 
 def to_toml(table: dict[str, Any]) -> str:

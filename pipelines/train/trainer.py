@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 import mmdata
 from mmdata.errors import RunError, UserError
@@ -24,6 +25,7 @@ from pipelines.train.folder import CHECKPOINTS, SUMMARY, Metrics, open_folder, r
 from pipelines.train.interrupt import Interrupts
 from pipelines.train.optimizer import learning_rate, optimizer
 from pipelines.train.progress import TrainingBar, print_summary
+from pipelines.train.quarantine import batches, honour, next_batch
 from pipelines.train.run import Run, load_run, make_loader, sized
 from pipelines.train.step import abstract_state, arrays_of, make_evaluate_step, make_train_step, new_state
 from tokenizer.item import KINDS
@@ -32,8 +34,9 @@ from tokenizer.item import KINDS
 def train(run_file: Path | str, out: Path | str) -> dict[str, Any]:
     """Train the run of `run_file` in the folder `out`, or go on where it was stopped; returns its summary.
 
-    Writes run.toml, layout.json, metrics.jsonl (a line a step), checkpoints/ and, at the end, summary.json. Raises
-    UserError for a run file, data or folder that does not fit, RunError where the run cannot go on.
+    Writes run.toml, layout.json, metrics.jsonl (a line a step), checkpoints/, quarantine.jsonl where a record cannot be
+    read, and at the end summary.json. Raises UserError for a run file, data or folder that does not fit, RunError where
+    the run cannot go on.
     """
     out = Path(out)
     run = load_run(Path(run_file), out)
@@ -64,6 +67,8 @@ def train_on(
     first_process = jax.process_index() == 0
     if first_process:
         open_folder(run, out, loader.layout)
+    if jax.process_count() > 1:  # so that none finds the folder half made
+        multihost_utils.sync_global_devices("the run's folder")
     rule = optimizer(settings.optimizer)
     checkpoints = Checkpoints(out / CHECKPOINTS, settings.checkpoint.every, settings.checkpoint.keep)
     interrupts = Interrupts()
@@ -82,6 +87,9 @@ def train_on(
         else:
             state, where = checkpoints.restore(abstract_state(config, rule, mesh))
             loader.restore(where)
+        for opened in (loader, validation):
+            if opened is not None:
+                honour(opened, out)
         step = make_train_step(config, rule, mesh)
         measure = make_evaluate_step(config, mesh)
         rate = learning_rate(settings.optimizer)
@@ -90,7 +98,7 @@ def train_on(
             while done < settings.steps:
                 interrupts.check()
                 started = time.monotonic()
-                batch = next(loader)
+                batch = next_batch(loader, out)
                 waited = time.monotonic() - started
                 state, told = step(state, sharding.place(arrays_of(batch), mesh))
                 line = _line(done, told, waited, started, float(rate(done)))
@@ -107,11 +115,11 @@ def train_on(
                     checkpoints.save(done, state, loader.state())
                 if settings.evaluate.every and done % settings.evaluate.every == 0 and done < settings.steps:
                     bar.say("evaluating")
-                    found = _measured(state, validation, measure, mesh, settings.evaluate.batches)
+                    found = _measured(state, validation, measure, mesh, settings.evaluate.batches, out)
                     if metrics:
                         metrics.write({"step": done - 1, "validation": {k: row["loss"] for k, row in found.items()}})
             bar.say("evaluating")
-            found = _measured(state, validation, measure, mesh, settings.evaluate.batches)
+            found = _measured(state, validation, measure, mesh, settings.evaluate.batches, out)
         if metrics:
             metrics.close()
     finally:
@@ -144,11 +152,13 @@ def _line(step: int, told: dict[str, Any], waited: float, started: float, rate: 
     }
 
 
-def _measured(state: Any, validation: Any, measure: Any, mesh: Any, batches: int) -> dict[str, dict[str, Any]]:
+def _measured(
+    state: Any, validation: Any, measure: Any, mesh: Any, max_batches: int, out: Path
+) -> dict[str, dict[str, Any]]:
     if validation is None:
         return {}
     validation.restore({**validation.state(), "step": 0})
-    return evaluate(state["params"], validation, measure, mesh, batches)
+    return evaluate(state["params"], batches(validation, out), validation.layout, measure, mesh, max_batches)
 
 
 def _has_validation(run: Run) -> bool:

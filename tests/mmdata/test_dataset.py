@@ -11,7 +11,6 @@ import mmdata
 from mmdata.manifest import split_of
 from mmdata.verify import verify
 from tests.mmdata.toy_source import assert_same, media_of, sample, write_toy
-from tokenizer.item import Item
 
 SAMPLES = [sample(i, soft=i % 3 == 0) for i in range(20)]
 
@@ -120,51 +119,3 @@ def test_unfinished_newer_and_foreign_folders_are_refused(tmp_path) -> None:
     path.unlink()
     with pytest.raises(mmdata.UserError, match="not a finished dataset"):
         mmdata.open(tmp_path)
-
-
-def test_verify_is_content_with_what_was_written(folder) -> None:
-    report = verify(folder)
-    assert report.ok, report.problems
-    assert report.checked["samples"] == 20 and report.checked["media"] == 40
-    assert verify(folder, full=False).checked["samples"] == 0
-
-
-def test_verify_names_a_changed_byte_a_lost_file_and_a_wrong_code(tmp_path) -> None:
-    write_toy(tmp_path, SAMPLES, keep="resized")
-    shard = next((tmp_path / "toy").glob("toy-train*00001-of*"))
-    data = bytearray(shard.read_bytes())
-    place = data.index(b"toy-text@1")
-    data[place] ^= 1
-    shard.write_bytes(data)
-    next((tmp_path / "toy").glob("toy-train*00002-of*")).unlink()
-    problems = verify(tmp_path).problems
-    assert any("sha256" in what for _, what in problems) and any("missing" in what for _, what in problems)
-
-    catalogs = sorted((tmp_path / "toy" / "catalog").glob("train-*"))
-    catalogs[0].write_bytes(catalogs[1].read_bytes())
-    catalogs[3].write_bytes(b"PAR1")
-    problems = verify(tmp_path).problems
-    assert any("not those the manifest names" in what for where, what in problems if "00000-of" in where)
-    assert any("the catalog says" in what for where, what in problems if "00000-of" in where)
-    assert any("cannot be read" in what for where, what in problems if "00003-of" in where)
-
-    bad = sample(1)
-    bad = mmdata.Sample(**{**vars(bad), "items": (Item("text", "toy-text@1", np.full((2, 1), 300, np.int32)),)})
-    write_toy(tmp_path / "b", [bad, sample(2), sample(2)], share=0.0)
-    words = " ".join(what for _, what in verify(tmp_path / "b").problems)
-    assert "codes up to 300" in words and f"document {sample(2).id} is in" in words
-
-
-def test_verify_names_a_soft_item_that_is_not_what_is_kept(tmp_path) -> None:
-    picture, sound = media_of(1)
-    times = np.array([0.0, 1.0], np.float32)
-    for item, words in (
-        (Item("image", "", None, (1, 4, 6), digest=sound.digest), "item 0 is soft and its image"),
-        (Item("image", "", None, (1, 4, 8), digest=picture.digest), "is kept as (1, 4, 6), document"),
-        (Item("audio", "", None, (41, 0, 0), digest=sound.digest), "says (41, 0, 0)"),
-        (Item("video", "", None, (3, 4, 6), times=times, digest=picture.digest), "has 2 times for 3 frames"),
-    ):
-        wrong = mmdata.Sample(**{**vars(sample(1)), "items": (item,)})
-        write_toy(tmp_path / words[:9], [wrong], share=0.0, keep="resized")
-        problems = [what for _, what in verify(tmp_path / words[:9]).problems]
-        assert any(words in what for what in problems), problems

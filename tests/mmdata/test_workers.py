@@ -19,7 +19,7 @@ import pytest
 import mmdata
 from mmdata import Batch, Loader, Mixture, Schedule, Stage, UserError
 from mmdata.errors import RunError
-from mmdata.reading import BadRecord
+from mmdata.quarantine import BadRecords
 from tests.mmdata.toy_data import toy_samples, write_source, write_toy_dataset
 
 L, B = 128, 8
@@ -274,16 +274,16 @@ def test_a_bad_record_and_a_cap_are_the_same_errors_as_without_workers(tmp_path:
     damaged = bytearray(shard.read_bytes())
     damaged[damaged.find(b"web/7.txt")] ^= 1
     shard.write_bytes(bytes(damaged))
-    plain, loader = (loader_of(tmp_path / "web", batch_size=1, workers=workers) for workers in (0, 2))
+    plain, loader = (loader_of(tmp_path / "web", batch_size=1, workers=n, on_bad_record="raise") for n in (0, 2))
     errors = []
     for one in (plain, loader):
-        with pytest.raises(BadRecord) as found:
+        with pytest.raises(BadRecords) as found:
             for _ in range(plain_rows):
                 next(one)
         errors.append(found.value)
-    assert errors[0].entry == errors[1].entry and str(errors[0]) == str(errors[1])
+    assert errors[0].entries == errors[1].entries and str(errors[0]) == str(errors[1])
     assert plain.step == loader.step
-    healed = {**loader.state(), "quarantine": [{**errors[0].entry, "from_step": loader.step}]}
+    healed = {**loader.state(), "quarantine": [entry.to_json() for entry in errors[0].entries]}
     loader.restore(healed)  # the workers learn of it
     plain.restore(healed)
     for _ in range(5):

@@ -1,5 +1,6 @@
 """Toy samples drawn in code, which fill every column of the item table, and a source made of them."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ def media_of(seed: int) -> tuple[Media, Media]:
     rng = np.random.default_rng(seed)
     picture = rng.integers(0, 256, (4, 6, 3), np.uint8)
     sound = rng.integers(-999, 999, 40, np.int16)
-    return Media(f"{seed:064x}", "image", picture), Media(f"{seed + 10**6:064x}", "audio", sound, 16_000)
+    digests = [hashlib.sha256(data.tobytes()).hexdigest() for data in (picture, sound)]
+    return Media(digests[0], "image", picture), Media(digests[1], "audio", sound, 16_000)
 
 
 def sample(seed: int, soft: bool = False) -> Sample:
