@@ -23,6 +23,7 @@ import mmdata.remote
 from mmdata import Loader, Mixture, RunError, UserError
 from mmdata.errors import DamagedRecord
 from mmdata.folder import RemoteFolder
+from mmdata.groups import shards_of_group
 from mmdata.remote import Retry
 from tests.mmdata import toy_source
 from tests.mmdata.object_store import BUCKET, ENVIRONMENT, ObjectStore, serving
@@ -91,6 +92,21 @@ def test_two_epochs_fetch_each_shard_twice_and_never_keep_more_than_the_cache(bi
     assert len(gets) == SHARDS and 15 <= most <= CACHE
     assert sum(gets.values()) <= 2 * SHARDS * 1.05  # the third epoch's first group, read ahead, included
     assert max(gets.values()) <= 3 and sum(n > 2 for n in gets.values()) <= CACHE // 2
+
+
+def test_the_next_group_is_fetched_while_this_one_is_read(big: Place, cache: Path) -> None:
+    ours = Loader(big.url, seq_len=L, batch_size=B, threads=0)
+    (feed,) = ours.feeds.feeds
+    this = shards_of_group(feed.order, feed.plan, SHARDS, 0, 0)
+    following = shards_of_group(feed.order, feed.plan, SHARDS, 0, this.stop)
+    ours.batch_at(0)
+    wanted = {feed.source.train.shards[s].file for s in (*this.shards, *following.shards)}
+    deadline = time.monotonic() + 60
+    while num_kept(ours) < CACHE or big.store.gets_of("array_record").total() < CACHE:
+        assert time.monotonic() < deadline, "the next group was not fetched"
+        time.sleep(0.01)
+    assert {key.split("/")[-1] for key in big.store.gets_of("array_record")} == wanted
+    ours.close()
 
 
 def test_batches_are_those_of_the_folder_whatever_the_network_does(big: Place, cache: Path) -> None:
