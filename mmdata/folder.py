@@ -109,8 +109,9 @@ class RemoteFolder:
 
     def fetch(self, names: Iterable[str]) -> None:
         missing = [name for name in names if name not in self._small]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(self._bring_small, missing))
+        if missing:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                list(pool.map(self._bring_small, missing))
 
     @contextmanager
     def shard(self, name: str) -> Iterator[Path]:

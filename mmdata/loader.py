@@ -93,9 +93,9 @@ class Loader:
         threads: int = 1,
         workers: int = 0,
         read_ahead: int = 2,
+        cache_shards: int = CACHE_SHARDS,
         on_bad_record: str | None = None,
         quarantine_limit: int = LIMIT,
-        cache_shards: int = CACHE_SHARDS,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self._given = {name: value for name, value in locals().items() if name != "self"}

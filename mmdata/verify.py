@@ -71,6 +71,8 @@ def verify(
         raise UserError(f"{url} is not on this machine: copy the dataset here, then verify its folder")
     if workers < 0:
         raise UserError(f"workers is {workers}: use 1 or more, or 0 for one a core")
+    if url := url_of(folder):
+        raise UserError(f"{url} is not on this machine: copy the dataset here, then verify its folder")
     report = Report()
     sources = _open(Path(folder), report)
     codecs = tuple({codec.name: codec for source in sources for codec in source.codecs}.values())

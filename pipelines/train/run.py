@@ -110,8 +110,9 @@ class RunSettings(_Table):
 # What may change while a run goes on: where things lie, how far it goes, on what machines. Its stages may be appended
 # to: the loader's own state refuses another past, and so does the layout's digest.
 FREE = (
-    "data", "sources", "cache_shards", "quarantine_limit", "steps", "layout", "mesh", "checkpoint", "evaluate", "stage",
-)  # fmt: skip
+    *("data", "sources", "cache_shards", "steps", "layout", "quarantine_limit", "mesh", "checkpoint"),
+    *("evaluate", "stage"),
+)
 
 
 @dataclass(frozen=True)
@@ -222,8 +223,8 @@ def make_loader(
         plan_version=settings.plan_version,
         split=split,
         codecs=settings.codecs,
-        quarantine_limit=settings.quarantine_limit,
         cache_shards=settings.cache_shards,
+        quarantine_limit=settings.quarantine_limit,
         **more,
     )
 

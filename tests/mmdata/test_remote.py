@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ import mmdata.remote
 from mmdata import Loader, Mixture, RunError, UserError
 from mmdata.errors import DamagedRecord
 from mmdata.folder import RemoteFolder
+from mmdata.groups import shards_of_group
 from mmdata.remote import Retry
 from tests.mmdata import toy_source
 from tests.mmdata.object_store import BUCKET, ENVIRONMENT, ObjectStore, serving
@@ -56,12 +58,16 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, big: Place) -> Path:
-    """An empty cache, no fault, no long pauses."""
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, big: Place) -> Iterator[Path]:
+    """An empty cache, no fault, no long pauses; in the end, no fetch that goes on into the next test."""
     monkeypatch.setenv("MMDATA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(mmdata.remote, "RETRY", Retry(attempts=8, first_s=0.01, most_s=0.1))
     big.store.forget()
-    return tmp_path / "cache"
+    yield tmp_path / "cache"
+    big.store.fault = lambda key, before: ""
+    for thread in threading.enumerate():
+        if thread.name == "mmdata-fetch":
+            thread.join(60)
 
 
 def same(ours: Loader, local: Loader, steps: int) -> None:
@@ -91,6 +97,19 @@ def test_two_epochs_fetch_each_shard_twice_and_never_keep_more_than_the_cache(bi
     assert len(gets) == SHARDS and 15 <= most <= CACHE
     assert sum(gets.values()) <= 2 * SHARDS * 1.05  # the third epoch's first group, read ahead, included
     assert max(gets.values()) <= 3 and sum(n > 2 for n in gets.values()) <= CACHE // 2
+
+
+def test_the_next_group_is_fetched_while_this_one_is_read(big: Place, cache: Path) -> None:
+    ours = Loader(big.url, seq_len=L, batch_size=B, threads=0)
+    (feed,) = ours.feeds.feeds
+    this = shards_of_group(feed.order, feed.plan, SHARDS, 0, 0)
+    following = shards_of_group(feed.order, feed.plan, SHARDS, 0, this.stop)
+    ours.batch_at(0)
+    wanted = {feed.source.train.shards[s].file for s in (*this.shards, *following.shards)}
+    deadline = time.monotonic() + 60
+    while {path.name for path in (feed.source.folder / "shards").glob("web-*")} != wanted:
+        assert time.monotonic() < deadline, "the next group was not fetched"
+        time.sleep(0.01)
 
 
 def test_batches_are_those_of_the_folder_whatever_the_network_does(big: Place, cache: Path) -> None:
