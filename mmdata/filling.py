@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,9 @@ import numpy as np
 from mmdata.batch import Batch
 from mmdata.catalog import code_places, item_columns, item_table
 from mmdata.dataset import Split
+from mmdata.errors import RunError
 from mmdata.opened import MAX_OPEN, OpenShard
+from mmdata.pieces import ranges
 from mmdata.plan import Plan
 from tokenizer.item import ItemTable
 from tokenizer.programs import CHOSEN, RENDERED, Programs
@@ -105,8 +108,18 @@ class Filler:
         )
         return todo[~done]
 
+    def ahead(self, rows: np.ndarray) -> None:
+        """Open the shards that these rows of the plan are read from, and say nothing of what fails."""
+        starts, sample = self._plan[:2]
+        entries = ranges(starts[rows], starts[rows + 1] - starts[rows])
+        for shard in np.unique(np.searchsorted(self.split.shard_bounds, sample[entries], "right") - 1).tolist():
+            with suppress(RunError):
+                if self._opened.slots[shard] == _NONE:
+                    self._open(shard)
+
     def _open(self, shard: int) -> None:
         opened = self.split.opened[shard]  # outside the lock: it may take a while, and other shards be wanted
+        self._used[shard] = self._tick  # not the first to be closed
         shapes = _Shapes(self.split, shard)
         arrays = _arrays(shapes, opened, self.programs)
         line = np.array([a if isinstance(a, int) else a.ctypes.data for a in arrays], np.int64)

@@ -140,6 +140,7 @@ class Loader:
         self.threads, self.workers, self.read_ahead = threads, workers, read_ahead
         self.step = 0  # the next one
         self._block: tuple[int, Located] | None = None  # rows of a run of steps, from its first step on
+        self._opener: threading.Thread | None = None
         self._ahead: _Threads | Workers | None = None
 
     @property
@@ -275,8 +276,17 @@ class Loader:
         if found is None or not found[0] <= step < found[0] + len(found[1].offsets) - 1:
             capped = self.feeds.capped_at(step)
             num = _STEPS_AT_ONCE if capped is None else min(_STEPS_AT_ONCE, max(1, capped - step))
-            self._block = found = step, self.feeds.locate(step, num, self.shard)
+            before, self._block = found, (step, self.feeds.locate(step, num, self.shard))
+            found = self._block
+            if before is not None and 0 <= step - before[0] - len(before[1].offsets) + 1 < _STEPS_AT_ONCE:
+                self._open_ahead(found[1])  # the steps go on: not one that is looked at by itself
         return found[1].step(step - found[0])
+
+    def _open_ahead(self, rows: Located) -> None:
+        """Open the shards of coming steps while this one is made: verifying one takes a while."""
+        if self._opener is None or not self._opener.is_alive():
+            self._opener = threading.Thread(target=self.renderer.ahead, args=(rows,), daemon=True, name="mmdata-open")
+            self._opener.start()
 
     def _plan_of(self, source: Source, progress: Callable[[str, int, int], None] | None) -> Plan:
         told = partial(progress, source.name) if progress else None

@@ -66,6 +66,7 @@ class OpenShards:
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._verified: dict[int, tuple[int, ...] | None] = {}  # as the file was when its sha256 was found right
         self._lock = threading.Lock()
+        self._opening: dict[int, threading.Lock] = {}
 
     def __getitem__(self, shard: int) -> OpenShard:
         """Shard number `shard`, opened if it is not; DamagedRecord where nothing of it can be read."""
@@ -73,12 +74,18 @@ class OpenShards:
             if shard in self._open:
                 self._open.move_to_end(shard)
                 return self._open[shard]
-        info, folder = self._shards[shard], self._folder
-        with folder.shard(info.file) as path, self._lock:  # others read on while this one is fetched
-            if shard not in self._open:
-                self._close_some()
-                self._open[shard] = self._opened_now(shard, path)
-            return self._open[shard]
+            opening = self._opening.setdefault(shard, threading.Lock())
+        # Fetching and hashing take a while: other shards are read and opened meanwhile, and this one by one thread
+        with opening, self._folder.shard(self._shards[shard].file) as path:
+            with self._lock:
+                found = self._open.get(shard)
+            if found is None:
+                found = self._opened_now(shard, path)
+                with self._lock:
+                    self._close_some()
+                    self._open[shard] = found
+            self._opening.pop(shard, None)
+            return found
 
     def _close_some(self) -> None:
         """Make room for one, and close those whose files have left this machine: an open file keeps its disk space."""

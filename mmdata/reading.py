@@ -14,6 +14,7 @@ from mmdata.dataset import Source
 from mmdata.errors import DamagedRecord, RunError, UserError
 from mmdata.feeds import Feed, Located
 from mmdata.filling import Filler
+from mmdata.folder import LocalFolder
 from mmdata.plan import Plan
 from mmdata.quarantine import BadRecords, Omitted
 from mmdata.ring import Ring
@@ -77,6 +78,13 @@ class Renderer:
         """The rows as a batch; an entry left out, and what a choice removed, is padding. Written into `memory`, uint8
         [form.size_bytes], where it is given."""
         return self._filled(rows, step, memory) if self._fillers else self._rendered(rows, step, memory)
+
+    def ahead(self, rows: Located) -> None:
+        """Open what these rows will be read from, of sources on this machine: caches of others have their own order."""
+        for feed, filler in enumerate(self._fillers):
+            mine = rows.row[rows.feed == feed]
+            if len(mine) and isinstance(self.feeds[feed].source.files, LocalFolder):
+                filler.ahead(mine)
 
     def pieces(self, entries: list[Entry], step: int) -> Iterator[tuple[int, Piece]]:
         """(segment id, piece) of one row."""

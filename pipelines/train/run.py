@@ -99,6 +99,7 @@ class RunSettings(_Table):
         0.0, ge=0, le=1, description="most documents, as a share, split for fuller rows although they would fit one"
     )
     plan_version: int = Field(2, ge=1, le=2, description="2 pours pieces of long documents into gaps; 1 does not")
+    workers: int = Field(0, ge=0, description="processes that make batches ahead, a host; 0: a thread of the trainer's")
     model: ModelSettings = ModelSettings()  # type: ignore[call-arg]
     optimizer: OptimizerSettings = OptimizerSettings()  # type: ignore[call-arg]
     mesh: MeshSettings = MeshSettings()  # type: ignore[call-arg]
@@ -110,8 +111,8 @@ class RunSettings(_Table):
 # What may change while a run goes on: where things lie, how far it goes, on what machines. Its stages may be appended
 # to: the loader's own state refuses another past, and so does the layout's digest.
 FREE = (
-    *("data", "sources", "cache_shards", "steps", "layout", "quarantine_limit", "mesh", "checkpoint"),
-    *("evaluate", "stage"),
+    *("data", "sources", "cache_shards", "steps", "layout", "quarantine_limit", "workers"),
+    *("mesh", "checkpoint", "evaluate", "stage"),
 )
 
 
@@ -225,6 +226,7 @@ def make_loader(
         codecs=settings.codecs,
         cache_shards=settings.cache_shards,
         quarantine_limit=settings.quarantine_limit,
+        workers=settings.workers,
         **more,
     )
 

@@ -183,6 +183,27 @@ def test_programs_of_one_shape_are_made_once(tmp_path: Path) -> None:
     assert len(found.programs) <= 2 * len(shapes) and (found.number[table.num_units() > 0] >= 0).all()
 
 
+def test_shards_of_coming_steps_are_opened_while_the_steps_go_on(tmp_path: Path) -> None:
+    samples = [sample_of(n, "t") for n in range(3000)]
+    shards = [write_shard(tmp_path / "web", "web", "train", i, 30, samples[i::30]) for i in range(30)]
+    finish_source(tmp_path / "web", "web", shards, [c for c in CODECS if c.name == TEXT], {})
+    loader = Loader(tmp_path / "web", seq_len=L, batch_size=1, window_shards=1, group_windows=1, threads=0)
+    filler = loader.renderer._fillers[0]
+
+    def opened() -> int:
+        return int((filler._opened.slots >= 0).sum())
+
+    for step in range(64):
+        loader.batch_at(step)
+    before = opened()
+    loader.batch_at(64)
+    assert loader._opener is not None
+    loader._opener.join()
+    assert opened() > before + 1
+    loader.batch_at(900)
+    assert opened() < 30  # a step by itself opens what it reads
+
+
 @pytest.fixture(scope="module")
 def loader(tmp_path_factory: pytest.TempPathFactory) -> Loader:
     samples = [sample_of(n, "tit") for n in range(80)]
