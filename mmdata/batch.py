@@ -9,9 +9,9 @@ loss weight 0. The kind of a target is `kinds` one place to the right.
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -19,6 +19,9 @@ import numpy as np
 
 from mmdata.ring import ALIGNMENT
 from tokenizer.row import Row
+
+_registered = False  # as a pytree of JAX
+_registering = threading.Lock()  # several threads may make the first batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,8 @@ class Batch:
     soft_index: np.ndarray | None = None  # int32 [B, L], into S; -1 none
 
     def __post_init__(self) -> None:
-        _register()
+        if not _registered:
+            _register()
 
     def arrays(self) -> dict[str, Any]:
         """The fields which are there, by name: for `numpy.savez`, or a caller that wants a dict."""
@@ -185,12 +189,16 @@ def _is_empty(value: Any) -> bool:
     return isinstance(value, dict) and not value
 
 
-@cache
 def _register() -> None:
     """Make Batch a JAX pytree, once, when the first one is made: importing this module does not load JAX."""
-    try:
-        import jax
-    except ImportError:  # a reader without JAX gets plain numpy
-        return
-    names = [f.name for f in dataclasses.fields(Batch)]
-    jax.tree_util.register_dataclass(Batch, data_fields=names, meta_fields=[])
+    global _registered
+    with _registering:
+        if _registered:
+            return
+        _registered = True
+        try:
+            import jax
+        except ImportError:  # a reader without JAX gets plain numpy
+            return
+        names = [f.name for f in dataclasses.fields(Batch)]
+        jax.tree_util.register_dataclass(Batch, data_fields=names, meta_fields=[])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmdata.commit import commit, temporary, writing
+from mmdata.errors import UserError
 from mmdata.sample import Sample
 from tokenizer.item import GROUP_ROLES, KINDS, ROLES, VIDEO, Item, ItemTable
 
@@ -130,14 +131,20 @@ class CatalogWriter:
 
 
 def read_catalog(paths: Sequence[Path], columns: Sequence[str] | None = None) -> pa.Table:
-    """The catalogs one after the other; all columns, or those named."""
+    """The catalogs one after the other; all columns, or those named. UserError where one cannot be read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = catalog_schema()
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
-    tables = [pq.read_table(path, columns=columns, schema=catalog_schema()).cast(schema) for path in paths]
+    tables = []
+    for path in paths:
+        try:
+            tables.append(pq.read_table(path, columns=columns, schema=catalog_schema()).cast(schema))
+        except (OSError, pa.ArrowException, ValueError) as error:  # a damaged Parquet file fails in many ways
+            line = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise UserError(f"catalog {path} cannot be read ({line}): fetch or build it again") from error
     return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
 
 

@@ -116,8 +116,24 @@ class Split(Sequence[Sample]):
             return read_catalog([], columns)
         names = [s.catalog for s in self.shards[first:last]]
         self._folder.fetch(names)
-        return read_catalog([self._folder.path(name) for name in names], columns).slice(
-            start - int(bounds[first]), stop - start
+        rows = read_catalog([self._folder.path(name) for name in names], columns)
+        if rows.num_rows != bounds[last] - bounds[first]:
+            raise self._wrong_catalog(first, last)
+        return rows.slice(start - int(bounds[first]), stop - start)
+
+    def holds(self, shard: int) -> bool:
+        """Whether the file of a shard is on this machine."""
+        return self._folder.holds(self.shards[shard].file)
+
+    def _wrong_catalog(self, first: int, last: int) -> UserError:
+        """What is wrong with the catalogs of some shards that have too few or too many rows."""
+        for shard in self.shards[first:last]:
+            found = read_catalog([self._folder.path(shard.catalog)], ["index"]).num_rows
+            if found != shard.samples:
+                break
+        return UserError(
+            f"catalog {shard.catalog} of source {self._source!r} has {found} rows, its shard has {shard.samples}"
+            " samples: run `mmdata verify`, then fetch or build it again"
         )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from mmdata.batch import Batch
 from mmdata.catalog import code_places, item_columns, item_table
 from mmdata.dataset import Split
-from mmdata.errors import RunError
+from mmdata.errors import RunError, UserError
 from mmdata.opened import MAX_OPEN, OpenShard
 from mmdata.pieces import ranges
 from mmdata.plan import Plan
@@ -68,10 +68,13 @@ class Filler:
         """Fill rows `places[:, 0]` of a batch (of any content) with the plan's rows `places[:, 1]`. Samples `left_out`
         (int64, sorted) become padding. Returns int64 [t, 5], what is still to be rendered and padding until then: row
         of the batch, segment, entry of the plan, column. DamagedRecord where a whole shard cannot be read."""
-        from mmdata.kernels import fill
+        from mmdata.kernels import BAD_PLAN, OTHER_RECORD, fill
 
-        rows = self._plan[0]
-        todo = np.empty((int((rows[places[:, 1] + 1] - rows[places[:, 1]]).sum()), 5), np.int64)
+        rows, opens = self._plan[0], 0
+        counts = rows[places[:, 1] + 1] - rows[places[:, 1]]
+        if (counts < 0).any():
+            raise self._bad_plan()
+        todo = np.empty((int(counts.sum()), 5), np.int64)
         while True:
             opened = self._opened
             self._tick += 1
@@ -83,7 +86,16 @@ class Filler:
             )
             if found >= 0:
                 todo = todo[:found]
+                if len(todo) and (todo[:, 4] == OTHER_RECORD).any():
+                    entry = int(todo[np.argmax(todo[:, 4] == OTHER_RECORD), 2])
+                    raise self._other_record(int(self._plan[1][entry]))
                 return self._fill_chosen(batch, todo, opened, choose) if (todo[:, 4] == CHOSEN).any() else todo
+            if found == BAD_PLAN:
+                raise self._bad_plan()
+            opens += 1
+            if opens > self.max_open:  # one batch needs more shards than are kept open: keep as many
+                self._grow()
+                opens = 0
             self._open(-1 - found)
 
     def _fill_chosen(self, batch: Batch, todo: np.ndarray, opened: _Opened, choose: Choose) -> np.ndarray:
@@ -113,9 +125,23 @@ class Filler:
         starts, sample = self._plan[:2]
         entries = ranges(starts[rows], starts[rows + 1] - starts[rows])
         for shard in np.unique(np.searchsorted(self.split.shard_bounds, sample[entries], "right") - 1).tolist():
-            with suppress(RunError):
+            with suppress(RunError, UserError):
                 if self._opened.slots[shard] == _NONE:
                     self._open(shard)
+
+    def _bad_plan(self) -> UserError:
+        where = self.plan.path or f"of source {self.plan.source[:12]}"
+        return UserError(f"the plan {where} is damaged (it points where nothing is): delete it, it is made again")
+
+    def _other_record(self, sample: int) -> UserError:
+        shard = int(np.searchsorted(self.split.shard_bounds, sample, "right")) - 1
+        return _mismatch(self.split.shards[shard].catalog, sample - int(self.split.shard_bounds[shard]))
+
+    def _grow(self) -> None:
+        with self._lock:
+            before, self.max_open = self._opened, 2 * self.max_open
+            table = np.concatenate([before.table, np.zeros_like(before.table)])
+            self._opened = _Opened(before.slots, table, (*before.held, *[None] * len(before.held)))
 
     def _open(self, shard: int) -> None:
         opened = self.split.opened[shard]  # outside the lock: it may take a while, and other shards be wanted
@@ -128,6 +154,9 @@ class Filler:
             if before.slots[shard] >= 0:
                 return
             slots, table, held = before.slots.copy(), before.table.copy(), list(before.held)
+            for other in np.flatnonzero(slots >= 0).tolist():
+                if not self.split.holds(other):  # an open file keeps its disk space, whatever a cache has removed
+                    held[slots[other]], slots[other] = None, _NONE
             taken = np.flatnonzero(slots >= 0)
             if len(taken) < self.max_open:
                 slot = next(i for i, what in enumerate(held) if what is None)
@@ -139,6 +168,22 @@ class Filler:
             self._opened = _Opened(slots, table, tuple(held))
 
 
+def _mismatch(where: str, record: int) -> UserError:
+    return UserError(
+        f"catalog {where} does not match its shard (record {record}): run `mmdata verify`, then fetch or build it again"
+    )
+
+
+def _check(table: ItemTable, offset: np.ndarray, width: np.ndarray, sizes: np.ndarray, where: str) -> None:
+    """UserError where the codes of an item cannot lie where a catalog says: compiled code looks there."""
+    T, K = table.T.astype(np.int64), table.K.astype(np.int64)
+    room = np.repeat(sizes, np.diff(table.offsets))
+    wrong = (T < 0) | (K < 0) | (table.t < 0) | (offset < 0) | (T * K >= 1 << 31) | (offset + T * K * width > room)
+    if wrong.any():
+        sample = int(np.searchsorted(table.offsets, np.argmax(wrong), "right")) - 1
+        raise _mismatch(where, sample)
+
+
 class _Shapes:
     """The item shapes of a shard's samples, and what keeps the memory alive that its line points into."""
 
@@ -147,6 +192,7 @@ class _Shapes:
         rows = split.catalog(["id", *item_columns()], first, stop)
         self.table = item_table(rows, split.codecs)
         self.code_places = code_places(rows)
+        self.where = split.shards[shard].catalog
         self.held: Any = None
         self._ids = rows.column("id")
 
@@ -180,6 +226,8 @@ def _arrays(shapes: _Shapes, opened: OpenShard, programs: Programs) -> list[Any]
     """The columns of a shard's line, in the order of `mmdata/kernels.py`: arrays, whose addresses are meant, and the
     number of bytes. Of a shard that is not mapped all is rendered."""
     table, (offset, width) = shapes.table, shapes.code_places
+    if opened.mapped:
+        _check(table, offset, width, opened.mapped.sizes, shapes.where)
     found = programs.of_table(table)
     none, mapped = np.zeros(0, np.int64), opened.mapped
     return [

@@ -37,8 +37,10 @@ _RECORDS = 114  # "r", the type of a chunk of records
     NUM_SPECIAL,  # 0: there are none
 ) = range(17)
 NUM_COLUMNS = 17
+BAD_PLAN = -(1 << 60)  # what `fill` says of a plan that points where nothing is
 TEXT, CONTROL = 1, 5  # tokenizer.item
 PLAIN, CHOSEN = 1, 2  # tokenizer.programs
+OTHER_RECORD = -2  # what `_entry` says, and `fill` as a form: the catalog's codes are not all that the record has
 
 
 def _pointer_to(kind: Any) -> Any:
@@ -165,9 +167,18 @@ def fill(  # type: ignore[no-untyped-def]
     kinds,
     todo,  # int64 [t, 5]: row of the batch, segment, entry, column, form: what is not filled here
 ):
-    """Fill rows of a batch. Returns how many entries are left to be rendered, or -1 - s where shard s is not open."""
+    """Fill rows of a batch. Returns how many entries are left to be rendered, -1 - s where shard s is not open, or
+    BAD_PLAN."""
     for r in range(len(places)):
-        for e in range(plan_rows[places[r, 1]], plan_rows[places[r, 1] + 1]):
+        first, stop, column = plan_rows[places[r, 1]], plan_rows[places[r, 1] + 1], np.int64(0)
+        if first < 0 or stop > len(plan_sample) or stop - first > tokens.shape[1]:
+            return BAD_PLAN
+        for e in range(first, stop):
+            column += plan_length[e]
+            if plan_sample[e] < 0 or plan_sample[e] >= bounds[-1] or plan_length[e] < 0 or column > tokens.shape[1]:
+                return BAD_PLAN
+            if plan_start[e] < 0 or plan_stop[e] < plan_start[e]:
+                return BAD_PLAN
             s = np.searchsorted(bounds, plan_sample[e], "right") - 1
             used[s] = tick
             if slots[s] < 0 and not _is_in(left_out, plan_sample[e]):
@@ -188,7 +199,8 @@ def fill(  # type: ignore[no-untyped-def]
                 )  # fmt: skip
                 if n < 0:
                     todo[num_todo, 0], todo[num_todo, 1], todo[num_todo, 2], todo[num_todo, 3] = b, segment, e, column
-                    todo[num_todo, 4] = _u1(shards[slots[s], FORM])[sample - bounds[s]]
+                    form = np.int64(_u1(shards[slots[s], FORM])[sample - bounds[s]])
+                    todo[num_todo, 4] = OTHER_RECORD if n == OTHER_RECORD else form
                     num_todo += 1
                     n = 0
             _finish(tokens[b], targets[b], weights[b], segments[b], positions[b], column, n, segment)
@@ -350,6 +362,9 @@ def _items(  # type: ignore[no-untyped-def]
     offset, width, number = _i8(shard[OFFSET]), _u1(shard[WIDTH]), _i4(shard[NUMBER])
     programs, runs, ids, books = _i8(shard[PROGRAMS]), _i4(shard[RUNS]), _i4(shard[IDS]), _i8(shard[BOOKS])
     end = column + length
+    top = items[i + 1] - 1
+    if top < items[i] or offset[top] + np.int64(num_codes[top]) * width[top] != num_bytes:
+        return OTHER_RECORD
     edge = 0 if start == 0 else 2
     c = column
     if edge_ids[edge] >= 0:
@@ -373,7 +388,7 @@ def _items(  # type: ignore[no-untyped-def]
             if last < n:
                 p = unclosed
         K = programs[5 * p + 4]
-        if offset[m] + np.int64(num_codes[m]) * width[m] > num_bytes:
+        if offset[m] < 0 or num_codes[m] < 0 or offset[m] + np.int64(num_codes[m]) * width[m] > num_bytes:
             return -1
         source = codes + offset[m] + np.int64(first) * (num_codes[m] // n) * width[m]
         rest = (last - first) * (num_codes[m] // n)

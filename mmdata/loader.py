@@ -186,11 +186,13 @@ class Loader:
         one of them has raised `BadRecords`. What was delivered of these steps is to be taken again (`seek`). Each new
         entry is a line in the log, unless `quietly`. RunError where more than `quarantine_limit` records are out."""
         with self._deciding:  # batch_at may be called from threads
-            new = sorted(set(map(Quarantined.of, entries)) - set(self.quarantine))
-            if new:
-                self._quarantine([*self.quarantine, *new])
+            known = {entry.place: entry for entry in self.quarantine}
+            new = [e for e in sorted(map(Quarantined.of, entries)) if e.place not in known or e < known[e.place]]
+            if new:  # an entry from an earlier step takes the place of a later one
+                self._quarantine([*({**known, **{e.place: e for e in reversed(new)}}).values()])
             for entry in [] if quietly else new:
-                log_entry(self.feeds.feeds, self.split, entry)
+                if entry.place not in known:
+                    log_entry(self.feeds.feeds, self.split, entry)
         if new:
             self.close()  # what was made ahead may hold them, and worker processes know them not
 
@@ -276,17 +278,20 @@ class Loader:
         if found is None or not found[0] <= step < found[0] + len(found[1].offsets) - 1:
             capped = self.feeds.capped_at(step)
             num = _STEPS_AT_ONCE if capped is None else min(_STEPS_AT_ONCE, max(1, capped - step))
-            before, self._block = found, (step, self.feeds.locate(step, num, self.shard))
-            found = self._block
+            before, found = found, (step, self.feeds.locate(step, num, self.shard))
+            self._block = found  # other threads look at other steps
             if before is not None and 0 <= step - before[0] - len(before[1].offsets) + 1 < _STEPS_AT_ONCE:
                 self._open_ahead(found[1])  # the steps go on: not one that is looked at by itself
         return found[1].step(step - found[0])
 
     def _open_ahead(self, rows: Located) -> None:
         """Open the shards of coming steps while this one is made: verifying one takes a while."""
-        if self._opener is None or not self._opener.is_alive():
-            self._opener = threading.Thread(target=self.renderer.ahead, args=(rows,), daemon=True, name="mmdata-open")
-            self._opener.start()
+        with self._deciding:
+            if self._opener is None or not self._opener.is_alive():
+                self._opener = threading.Thread(
+                    target=self.renderer.ahead, args=(rows,), daemon=True, name="mmdata-open"
+                )
+                self._opener.start()
 
     def _plan_of(self, source: Source, progress: Callable[[str, int, int], None] | None) -> Plan:
         told = partial(progress, source.name) if progress else None

@@ -77,7 +77,9 @@ class Renderer:
     def batch(self, rows: Located, step: int, memory: np.ndarray | None = None) -> Batch:
         """The rows as a batch; an entry left out, and what a choice removed, is padding. Written into `memory`, uint8
         [form.size_bytes], where it is given."""
-        return self._filled(rows, step, memory) if self._fillers else self._rendered(rows, step, memory)
+        left_out = self.left_out  # one view of it for the whole batch: other threads may add to it
+        make = self._filled if self._fillers else self._rendered
+        return make(rows, step, left_out, memory)
 
     def ahead(self, rows: Located) -> None:
         """Open what these rows will be read from, of sources on this machine: caches of others have their own order."""
@@ -88,7 +90,7 @@ class Renderer:
 
     def pieces(self, entries: list[Entry], step: int) -> Iterator[tuple[int, Piece]]:
         """(segment id, piece) of one row."""
-        yield from enumerate(self._render(entries, step), 1)
+        yield from enumerate(self._render(entries, step, self.left_out), 1)
 
     def entries(self, rows: Located) -> list[list[Entry]]:
         """The planned entries of each row."""
@@ -105,7 +107,7 @@ class Renderer:
             memory = self._rings[num_rows].take()
         return self.form.batch_in(memory, num_rows)
 
-    def _filled(self, rows: Located, step: int, memory: np.ndarray | None = None) -> Batch:
+    def _filled(self, rows: Located, step: int, left_out: Omitted, memory: np.ndarray | None = None) -> Batch:
         """By compiled code, and what that leaves one by one: layouts whose items do not look at one another."""
         batch = self._batch_in(memory, len(rows.feed))
         for feed in np.unique(rows.feed).tolist():
@@ -116,20 +118,20 @@ class Renderer:
                 continue
             places = np.stack([mine, rows.row[mine]], axis=1)
             try:
-                todo = self._fillers[feed].fill(
-                    batch, places, self.left_out.at(feed, step), partial(self._choose, rows)
-                )
+                todo = self._fillers[feed].fill(batch, places, left_out.at(feed, step), partial(self._choose, rows))
             except DamagedRecord as error:  # a whole shard
                 entry = Quarantined(self.feeds[feed].name, error.shard, WHOLE_SHARD, step, error.why)
                 raise BadRecords([entry]) from error
             if len(todo):
-                self._render_into(batch, feed, rows.epoch, todo, step)
+                self._render_into(batch, feed, rows.epoch, todo, step, left_out)
         return batch
 
     def _choose(self, rows: Located, table: ItemTable, i: int, sample_id: str, b: int) -> list[int]:
         return self._programs.order(table, i, self.seed, sample_id, int(rows.epoch[b]))
 
-    def _render_into(self, batch: Batch, feed: int, epochs: np.ndarray, todo: np.ndarray, step: int) -> None:
+    def _render_into(
+        self, batch: Batch, feed: int, epochs: np.ndarray, todo: np.ndarray, step: int, left_out: Omitted
+    ) -> None:
         plan = self.feeds[feed].plan
         entries = [
             Entry(
@@ -143,19 +145,19 @@ class Renderer:
             )
             for b, _, e, column, _ in todo.tolist()
         ]
-        for (b, segment, _, column, _), piece in zip(todo.tolist(), self._render(entries, step), strict=True):
+        for (b, segment, _, column, _), piece in zip(todo.tolist(), self._render(entries, step, left_out), strict=True):
             put_segment(batch, b, segment, column, piece.row)
 
-    def _rendered(self, rows: Located, step: int, memory: np.ndarray | None = None) -> Batch:
+    def _rendered(self, rows: Located, step: int, left_out: Omitted, memory: np.ndarray | None = None) -> Batch:
         """Entry by entry: layouts with soft vectors, blocks, parallel streams, turns ..."""
         batch = clear(self._batch_in(memory, len(rows.feed)))
         for b, entries in enumerate(self.entries(rows)):
-            put_row(batch, b, [(piece.entry.column, piece.row) for piece in self._render(entries, step)])
+            put_row(batch, b, [(piece.entry.column, piece.row) for piece in self._render(entries, step, left_out)])
         return batch
 
-    def _render(self, entries: Sequence[Entry], step: int) -> list[Piece]:
+    def _render(self, entries: Sequence[Entry], step: int, left_out: Omitted) -> list[Piece]:
         """Every entry that is not left out, rendered."""
-        samples = self._read(entries, step)
+        samples = self._read(entries, step, left_out)
         return [self._piece(e, samples[e.feed, e.sample], step) for e in entries if (e.feed, e.sample) in samples]
 
     def _piece(self, entry: Entry, sample: Sample, step: int) -> Piece:
@@ -167,6 +169,13 @@ class Renderer:
         except DamagedRecord as error:  # a kept medium: the record that refers to it is of no use
             why = RunError(str(error))  # of the record, whatever the medium's shard is like
             raise BadRecords([self._bad(entry.feed, entry.sample, step, why)]) from error
+        except UserError:
+            raise
+        except ValueError as error:
+            raise RunError(
+                f"document {sample.id} ({sample.uri}) of source {source.name!r} cannot be written ({error}): run"
+                " `mmdata verify`, then build it again"
+            ) from error
         if len(row.tokens) > entry.length:
             raise RunError(
                 f"document {sample.id} ({sample.uri}) has {len(row.tokens)} tokens where its catalog says"
@@ -174,14 +183,14 @@ class Renderer:
             )
         return Piece(entry, sample, row)
 
-    def _read(self, entries: Iterable[Entry], step: int) -> dict[tuple[int, int], Sample]:
+    def _read(self, entries: Iterable[Entry], step: int, left_out: Omitted) -> dict[tuple[int, int], Sample]:
         """(feed, sample number) -> sample, of all entries which are not left out: one read a feed."""
         wanted: dict[int, set[int]] = {}
         for entry in entries:
             wanted.setdefault(entry.feed, set()).add(entry.sample)
         out = {}
         for feed, numbers in wanted.items():
-            order = sorted(numbers.difference(self.left_out.at(feed, step).tolist()))
+            order = sorted(numbers.difference(left_out.at(feed, step).tolist()))
             for number, sample in zip(order, self._read_feed(feed, order, step)):
                 out[feed, number] = sample
         return out

@@ -40,6 +40,11 @@ class Quarantined:
             ) from None
 
     @property
+    def place(self) -> tuple[str, str, int]:
+        """What is left out, whenever."""
+        return self.source, self.shard, self.record
+
+    @property
     def is_whole_shard(self) -> bool:
         return self.record == WHOLE_SHARD
 

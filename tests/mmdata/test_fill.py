@@ -2,17 +2,21 @@
 
 import dataclasses
 import gc
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdata import Batch, Loader
+from mmdata import Batch, Loader, RunError, UserError
 from mmdata.feeds import Located
 from mmdata.manifest import finish_source
 from mmdata.ring import ALIGNMENT, Ring
@@ -76,7 +80,7 @@ def both(loader: Loader) -> Iterator[tuple[Batch, Batch]]:
     """(filled, rendered) batches of the first epoch."""
     for step in range(-(-loader.feeds.feeds[0].plan.num_rows // B)):
         rows = loader.feeds.locate(step)
-        yield loader.renderer.batch(rows, step), loader.renderer._rendered(rows, step)
+        yield loader.renderer.batch(rows, step), loader.renderer._rendered(rows, step, loader.renderer.left_out)
 
 
 def assert_same(a: Batch, b: Batch) -> None:
@@ -92,9 +96,9 @@ def count_rendered(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> list[int]
     counts: list[int] = []
     inner = loader.renderer._render_into
 
-    def counted(batch: Batch, feed: int, epochs: np.ndarray, todo: np.ndarray, step: int) -> None:
+    def counted(batch: Batch, feed: int, epochs: np.ndarray, todo: np.ndarray, *more: Any) -> None:
         counts.append(len(todo))
-        inner(batch, feed, epochs, todo, step)
+        inner(batch, feed, epochs, todo, *more)
 
     monkeypatch.setattr(loader.renderer, "_render_into", counted)
     return counts
@@ -169,7 +173,7 @@ def test_a_code_outside_its_codebook_is_named_not_filled(tmp_path: Path) -> None
     bad = Item("text", TEXT, np.array([[1], [16_384]], np.int32))
     good = [sample_of(n, "ti") for n in range(5)]
     loader = Loader(write(tmp_path, [*good, Sample("f" * 32, "f" * 32, "web", (bad,))]), seq_len=L, batch_size=2)
-    with pytest.raises(Exception, match="codes outside"):
+    with pytest.raises(RunError, match=r"document f{32} .* codes outside .*mmdata verify"):
         for step in range(8):
             loader.batch_at(step)
 
@@ -252,3 +256,101 @@ def test_padding_rows_are_zero_whatever_the_memory_held(loader: Loader) -> None:
         loader.batch_at(3).tokens.fill(77)
     rows = Located(np.full(B, -1, np.int32), np.zeros(B, np.int64), np.zeros(B, np.int64), np.array([0, B]))
     assert not any(array.any() for array in loader.renderer.batch(rows, 0).arrays().values())
+
+
+def test_a_batch_that_needs_more_shards_than_are_kept_open_is_made(tmp_path: Path) -> None:
+    samples = [sample_of(n, "ti") for n in range(60)]
+    shards = [write_shard(tmp_path / "web", "web", "train", i, 20, samples[i::20]) for i in range(20)]
+    finish_source(tmp_path / "web", "web", shards, [c for c in CODECS if c.name in (TEXT, "image@1")], {})
+    loader = Loader(tmp_path / "web", seq_len=L, batch_size=12, group_windows=10, threads=0)
+    wanted = [loader.batch_at(step) for step in range(3)]
+    few = Loader(tmp_path / "web", seq_len=L, batch_size=12, group_windows=10, threads=0)
+    few.renderer._fillers = [dataclasses.replace(filler, max_open=1) for filler in few.renderer._fillers]
+    for step, batch in enumerate(wanted):
+        assert_same(few.batch_at(step), batch)
+
+
+def test_threads_may_make_the_first_batches(tmp_path: Path) -> None:
+    samples = [sample_of(n, "t") for n in range(60)]
+    folder = write(tmp_path, samples)
+    program = f"""
+import sys, threading
+sys.setswitchinterval(1e-6)
+from mmdata import Loader
+loader = Loader({str(folder)!r}, seq_len={L}, batch_size={B}, threads=0)
+failed = []
+def make(step):
+    try:
+        loader.batch_at(step)
+    except BaseException as error:
+        failed.append(repr(error))
+threads = [threading.Thread(target=make, args=(step,)) for step in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert not failed, failed
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def rewritten(folder: Path, change: Any) -> None:
+    """Change the first catalog of a source, whose plan is made and cached."""
+    Loader(folder, seq_len=L, batch_size=B)
+    path = sorted((folder / "catalog").glob("train-*.parquet"))[0]
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def column_times(table: pa.Table, name: str, factor: int) -> pa.Table:
+    values = [[factor * v for v in row] for row in table.column(name).to_pylist()]
+    return table.set_column(table.column_names.index(name), name, pa.array(values, table.schema.field(name).type))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.slice(0, t.num_rows - 3), "rows, its shard has"),
+        (lambda t: column_times(t, "item_offset", -1), "does not match its shard"),
+        (lambda t: column_times(t, "item_T", 1000), "does not match its shard"),
+        (lambda t: column_times(t, "item_T", -1), "does not match its shard"),
+    ],
+)
+def test_a_catalog_of_another_shard_is_one_line(tmp_path: Path, change: Any, words: str) -> None:
+    folder = write(tmp_path, [sample_of(n, "ti") for n in range(60)])
+    rewritten(folder, change)
+    loader = Loader(folder, seq_len=L, batch_size=B, threads=0)
+    with pytest.raises((UserError, RunError), match=words) as error:
+        for step in range(20):
+            loader.batch_at(step)
+    assert "\n" not in str(error.value) and ("mmdata verify" in str(error.value))
+
+
+def test_codes_that_a_catalog_does_not_know_of_are_found(tmp_path: Path) -> None:
+    samples = [
+        Sample(f"{n:032x}", f"{n:032x}", "web", (Item("text", TEXT, np.full((8, 1), n, np.int32)),)) for n in range(9)
+    ]
+    folder = write(tmp_path, samples)
+    rewritten(
+        folder,
+        lambda t: t.set_column(
+            t.column_names.index("item_T"), "item_T", pa.array([[4]] * t.num_rows, t.schema.field("item_T").type)
+        ),
+    )
+    for path in (folder / "plans").glob("*"):
+        path.unlink()
+    loader = Loader(folder, seq_len=L, batch_size=1, threads=0)
+    with pytest.raises(UserError, match=r"catalog .* does not match its shard .record 0."):
+        for step in range(9):
+            loader.batch_at(step)
+
+
+def test_a_plan_that_points_where_nothing_is_is_one_line(tmp_path: Path) -> None:
+    folder = write(tmp_path, [sample_of(n, "ti") for n in range(60)])
+    plan = Loader(folder, seq_len=L, batch_size=B).feeds.feeds[0].plan
+    for name, value in (("sample", 10**9), ("sample", -1), ("start", -5), ("length", 10**6), ("rows", 10**7)):
+        array = getattr(plan, name).copy()
+        array[len(array) // 2] = value
+        loader = Loader(folder, seq_len=L, batch_size=B, threads=0)
+        damaged = dataclasses.replace(plan, **{name: array})
+        loader.renderer._fillers = [dataclasses.replace(f, plan=damaged) for f in loader.renderer._fillers]
+        with pytest.raises(UserError, match=r"is damaged .*: delete it"):
+            for step in range(-(-plan.num_rows // B)):
+                loader.batch_at(step)
