@@ -257,16 +257,19 @@ def fill_chosen(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _finish(tokens, targets, weights, segments, positions, column, n, segment):  # type: ignore[no-untyped-def]
-    """What follows from the tokens of a segment."""
+    """What follows from the tokens of a segment. Loops run over views from 0 on: an index that might be negative is
+    one that LLVM does not vectorise over, which took twice as long as all the rest."""
+    if n == 0:
+        return
     last = column + n - 1
-    for c in range(column, last):
-        targets[c] = tokens[c + 1]
-    if n:
-        targets[last] = 0
-        weights[last] = 0
-    segments[column : column + n] = segment
-    for c in range(n):
-        positions[column + c] = c
+    here, following, place = targets[column:last], tokens[column + 1 : last + 1], positions[column : last + 1]
+    for j in range(n - 1):
+        here[j] = following[j]
+    targets[last] = 0
+    weights[last] = 0
+    segments[column : last + 1] = segment
+    for j in range(n):
+        place[j] = np.int32(j)
 
 
 @numba.njit(cache=True, nogil=True)
