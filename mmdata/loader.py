@@ -27,6 +27,7 @@ from mmdata.mixture import Mixture
 from mmdata.plan import Plan, PlanSettings, plan_of
 from mmdata.plan_settings import PLAN_VERSIONS
 from mmdata.quarantine import LIMIT, BadRecords, Omitted, check_limit, log_entry, one_of_several
+from mmdata.read_ahead import StepSource, Threads, steps_a_run
 from mmdata.reading import Entry, Renderer
 from mmdata.report import report
 from mmdata.schedule import Schedule
@@ -39,7 +40,6 @@ from tokenizer.layout import Layout, LayoutSpec, load_layout
 
 T = TypeVar("T")
 _STEPS_AT_ONCE = 64  # whose rows are found together
-_FOREVER = 1 << 60  # steps of an endless stream, as Grain asks for a length
 
 
 class Loader:
@@ -62,8 +62,9 @@ class Loader:
     split_share: most of the documents that would fit a row, as a share, that may be split so that rows are fuller
     plan_version: 2, which pours pieces of long documents into gaps, or 1; a run keeps the one it began with
     threads, workers, read_ahead: how batches are made ahead, which changes none of them: in threads of this process
-        (by Grain), or in worker processes (mmdata/workers.py; threads then says nothing); with neither, each is made
-        when it is asked for. read_ahead: how many batches; with workers at least 2 and at most 64 a worker
+        (by Grain, some steps at a time), or in worker processes (mmdata/workers.py; threads then says nothing); with
+        neither, each is made when it is asked for. read_ahead: how many batches; with workers at least 2 and at most 64
+        a worker
     progress: told (source, windows done, windows) of each plan that is made, as none was cached
     cache_shards: of sources named by a URL, most shards of each that are kept on this machine
 
@@ -129,9 +130,11 @@ class Loader:
             version=plan_version,
         )
         self.feeds = make_feeds(stages, split, seed, lambda source: self._plan_of(source, progress))
-        behind = max(threads, read_ahead)  # steps that Grain may be reading at a time
-        self._announcer = Announcer(self.feeds, split, behind, soft=bool(self.layout.soft_shapes))
         self.renderer = Renderer(self.layout, seq_len, seed, split, self.feeds.feeds)
+        most_rows = max(stage.batch_size for stage in stages) // self.shard[1]
+        self._run_steps = steps_a_run(self.renderer.form.size_bytes(most_rows))
+        behind = max(threads * self._run_steps, read_ahead)  # steps that Grain may be reading at a time
+        self._announcer = Announcer(self.feeds, split, behind, soft=bool(self.layout.soft_shapes))
         self.quarantine_limit = quarantine_limit
         self.quarantine: tuple[Quarantined, ...] = ()
         self._quarantine([Quarantined.of(entry) for entry in quarantine])
@@ -141,7 +144,7 @@ class Loader:
         self.step = 0  # the next one
         self._block: tuple[int, Located] | None = None  # rows of a run of steps, from its first step on
         self._opener: threading.Thread | None = None
-        self._ahead: _Threads | Workers | None = None
+        self._ahead: Threads | Workers | None = None
 
     @property
     def num_steps(self) -> int | None:
@@ -322,7 +325,7 @@ class Loader:
     def _next(self) -> Batch:
         """The batch of the next step, from what was made ahead."""
         if self._ahead is None and (self.workers or self.threads):
-            self._ahead = self._start_workers() if self.workers else _Threads(self)
+            self._ahead = self._start_workers() if self.workers else Threads(self, self._run_steps)
         return self._ahead.batch(self.step) if self._ahead else self.read(self.step)
 
     def _quarantine(self, entries: Sequence[Quarantined]) -> None:
@@ -354,62 +357,6 @@ class Loader:
 
     def __repr__(self) -> str:
         return f"Loader({list(self.fingerprints)}, split={self.split!r}, seq_len={self.seq_len}, step={self.step})"
-
-
-class StepSource:
-    """A random-access source for Grain: element i is the batch of step start + i."""
-
-    def __init__(self, loader: Loader, start: int, decides: bool = True) -> None:
-        """`decides`: whether the Loader may leave out what cannot be read."""
-        self._loader, self.start = loader, start
-        self._read = loader.batch_at if decides else loader.read
-
-    def __len__(self) -> int:
-        return (self._loader.num_steps or _FOREVER) - self.start
-
-    def __getitem__(self, i: int) -> Batch:
-        return self._read(self.start + int(i))
-
-    def __repr__(self) -> str:
-        return f"StepSource({self._loader!r}, start={self.start})"
-
-
-class _Threads:
-    """Grain's read-ahead, in threads of this process."""
-
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-        self._iterator: Any = None  # from step `_next` on
-        self._next = -1
-
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, while those after it are made; an exception that it raised."""
-        if self._iterator is None or step != self._next:
-            self.drop()
-            source = StepSource(self._loader, step, decides=False)
-            self._iterator = _grain_iterator(source, self._loader.threads, self._loader.read_ahead)
-        try:
-            batch: Batch = next(self._iterator)
-        except BaseException:  # a bad record, Ctrl-C: Grain has passed that step, so read ahead from it afresh
-            self.drop()
-            raise
-        self._next = step + 1
-        return batch
-
-    def drop(self) -> None:
-        """Make none of the steps that are not begun."""
-        iterator, self._iterator = self._iterator, None
-        if iterator is not None and hasattr(iterator, "close"):
-            iterator.close()
-
-    close = drop
-
-
-def _grain_iterator(source: StepSource, threads: int, read_ahead: int) -> Any:
-    import grain
-
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(read_ahead, threads))
-    return iter(grain.MapDataset.source(source).to_iter_dataset(options))
 
 
 def _rows_at(feeds: Feeds, of: int, step: int) -> int:

@@ -27,7 +27,7 @@ HOMES = {
     "typer": ("pipelines/cli.py",),
     "click": ("pipelines/cli.py",),
     "fsspec": ("mmdata/remote.py",),
-    "grain": ("mmdata/loader.py", "mmdata/testing.py"),
+    "grain": ("mmdata/read_ahead.py", "mmdata/testing.py"),
     "array_record": ("mmdata/shards.py", "mmdata/media.py"),
     "tensorflow_datasets": ("mmdata/",),
     "sentencepiece": ("tokenizer/text.py", "pipelines/fit/text.py"),
