@@ -116,9 +116,13 @@ def test_a_source_or_dataset_that_is_open_is_read_by_its_folder(data: Path) -> N
         loader.close()
 
 
-def test_a_validation_split_ends_and_begins_again(data: Path) -> None:
-    plain = list(loader_of(data, split="validation", batch_size=3))
-    loader = loader_of(data, split="validation", batch_size=3, workers=2, read_ahead=5)
+@pytest.mark.parametrize("shard", [(0, 1), (1, 2)])
+def test_a_validation_split_ends_padded_and_begins_again(data: Path, shard: tuple[int, int]) -> None:
+    more: dict[str, Any] = {"split": "validation", "batch_size": 4, "shard": shard}
+    plain = list(loader_of(data, **more))
+    rows = loader_of(data, **more).feeds.num_rows
+    assert rows and rows % 4 and not plain[-1].segment_ids[-1].any(), "the last batch has rows of padding"
+    loader = loader_of(data, **more, workers=2, read_ahead=5)
     for _ in range(2):
         batches = list(loader)
         assert len(batches) == len(plain)
@@ -419,7 +423,10 @@ for step in range(25, 40):
 assert loader.worker_pids == pids
 """
     process, _ = start(data, more, tmp_path)
-    said = process.communicate(timeout=60)[1]
+    try:
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
     assert process.returncode == 0, said
 
 
