@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from mmdata.errors import RunError
@@ -15,8 +18,8 @@ TEMPORARY = ".tmp"  # the end of every temporary name
 
 
 def temporary(path: Path) -> Path:
-    """A name beside `path` which no reader takes for data, this process's own."""
-    return path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    """A name beside `path` which no reader takes for data, this process's own: the same whenever it asks."""
+    return path.with_name(f"{path.name}.{_own_name(os.getpid())}{TEMPORARY}")
 
 
 def commit(written: Path, path: Path) -> None:
@@ -56,6 +59,13 @@ def sha256_of(path: Path) -> str:
     """Hex sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _own_name(pid: int) -> str:
+    """Of this process alone: pods that share a folder may have equal process ids, and even equal host names. A forked
+    child asks by another pid, so it gets another name."""
+    return f"{socket.gethostname()}-{pid}-{secrets.token_hex(4)}"
 
 
 def _sync(path: Path) -> None:

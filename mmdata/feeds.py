@@ -90,13 +90,6 @@ class Feeds:
     stages: tuple[Opened, ...]
     num_rows: int | None  # of the one epoch of a validation split; None = endless
 
-    def numbers(self, step: int, rows: range) -> list[tuple[int, int] | None]:
-        """(feed, row number in its whole past) of rows of a step's global batch; None past the end of one epoch."""
-        stage = self.timeline.stages[self.timeline.stage_at(step)]
-        first = (step - stage.from_step) * stage.batch_size
-        past = [self.num_rows is not None and first + row >= self.num_rows for row in rows]
-        return [None if gone else self.timeline.pick(step, row) for gone, row in zip(past, rows)]
-
     def locate(self, step: int, num_steps: int = 1, shard: tuple[int, int] = (0, 1)) -> Located:
         """The rows of data shard (i, n) of a run of steps, i*B/n to (i+1)*B/n of each global batch, across stages.
 

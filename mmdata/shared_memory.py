@@ -3,7 +3,8 @@
 `os.memfd_create` gives a file that no folder lists, so nothing can be left behind, however a process ends; where the
 system has none, a temporary file without a name stands for it. A worker inherits the open file. Both sides map it in
 blocks which double, so that thousands of slots take a dozen maps. A slot is used again once nothing refers to it
-(mmdata/ring.py); free ones beyond a few give their memory back to the system.
+(mmdata/ring.py); free ones beyond a few give their memory back to the system. A forked child of the consumer maps the
+same memory, in which its parent goes on to read: nothing that ends there frees any.
 """
 
 from __future__ import annotations
@@ -57,10 +58,11 @@ class Slots:
 
 
 class SharedRing:
-    """The slots of a new file, handed out by number. One thread takes; slots come back from any."""
+    """The slots of a new file, handed out by number. One thread takes; slots come back from any. All is of the process
+    that made it: in a forked child nothing is freed."""
 
     def __init__(self, size: int, keep: int, note: bytes = b"") -> None:
-        self._size, self._keep = size, keep
+        self._size, self._keep, self._pid = size, keep, os.getpid()
         file = _anonymous_file()
         weakref.finalize(self, os.close, file)
         os.truncate(file, _PAGE)
@@ -69,6 +71,11 @@ class SharedRing:
         self._free: deque[int] = deque()  # with memory; the one used last is in the processor's cache
         self._empty: deque[int] = deque()  # without
         self._new = count()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process made it, and is no forked child of the one that did."""
+        return os.getpid() == self._pid
 
     def take(self) -> int:
         """A slot that no one else has, of any content."""
@@ -89,6 +96,8 @@ class SharedRing:
 
     def give_back(self, slot: int) -> None:
         """The slot is not used any more."""
+        if not self.is_ours:
+            return
         if len(self._free) < self._keep:
             self._free.append(slot)
         else:
@@ -97,7 +106,7 @@ class SharedRing:
 
     def trim(self) -> None:
         """Give the memory of all free slots back to the system."""
-        while self._free:
+        while self.is_ours and self._free:
             slot = self._free.pop()
             self.slots.empty(slot)
             self._empty.append(slot)

@@ -4,7 +4,8 @@ A worker is a plain `python -c` process, never a fork. It builds the Loader from
 socket: (generation, step, slot of the shared memory). To each it answers with eight bytes: done, or the length of the
 pickled exception that follows. Which worker makes which step changes nothing, for a batch is a function of its step. A
 worker that dies is started again and gets its steps again. It ends when its socket does, so no worker outlives its
-consumer, however that ends.
+consumer, however that ends. They are those of the process that began them: a forked child of it neither asks nor ends
+them.
 """
 
 from __future__ import annotations
@@ -94,7 +95,13 @@ class Workers:
         weakref.finalize(self, _end, self._workers, self._ring)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, while those after it are made; an exception that it raised."""
+        """The batch of a step, while those after it are made; an exception that it raised.
+        RunError in a forked child."""
+        if not self._ring.is_ours:
+            raise RunError(
+                "the worker processes of this Loader are those of the process that this one was forked from: call the"
+                " Loader's close() here first, and it starts its own"
+            )
         if step != self._next:
             self.drop()
         try:
@@ -116,6 +123,8 @@ class Workers:
 
     def drop(self) -> None:
         """Make none of the steps asked for that are not begun."""
+        if not self._ring.is_ours:  # whose generation and sockets are its parent's
+            return
         self._ring.slots.generation[0] += 1
         for worker in self._workers:
             while worker.jobs and worker.socket is not None and _waits(worker.socket, 0):
@@ -191,6 +200,8 @@ class Workers:
 
 
 def _end(workers: list[_Worker], ring: SharedRing) -> None:
+    if not ring.is_ours:
+        return
     for worker in workers:
         if worker.socket is not None:
             worker.socket.close()  # all first: they end side by side
@@ -206,10 +217,13 @@ def _cause(status: int) -> str:
     if status >= 0:
         return f"exit status {status}; its last words are on stderr"
     name = signal.Signals(-status).name if -status in set(signal.Signals) else "a signal"
-    if -status in (signal.SIGKILL, signal.SIGBUS):
+    less = "use fewer workers, a smaller batch_size or read_ahead, or more memory"
+    if -status == signal.SIGKILL:
+        return f"killed by signal {-status} ({name}), likely as memory ran out; {less}"
+    if -status == signal.SIGBUS:
         return (
-            f"killed by signal {-status} ({name}), likely as memory ran out; use fewer workers, a smaller batch_size or"
-            " read_ahead, or more memory"
+            f"killed by signal {-status} ({name}): either memory ran out ({less}), or a shard's file was cut short"
+            " while it was read (see with `mmdata verify`)"
         )
     return f"killed by signal {-status} ({name}); make the step with workers=0 to see where"
 

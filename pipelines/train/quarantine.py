@@ -30,24 +30,30 @@ QUARANTINE = "quarantine.jsonl"
 
 
 def next_batch(loader: mmdata.Loader, folder: Path) -> mmdata.Batch:
-    """The Loader's next batch, once all processes have left out the same; StopIteration as the Loader's."""
-    several = jax.process_count() > 1
+    """The Loader's next batch, once all processes have left out the same; StopIteration as the Loader's. What ends one
+    process here, a store that does not answer or a full disk, is an error in all: none waits for it for ever."""
+    several, written = jax.process_count() > 1, loader.quarantine
     while True:
         step, before, batch = loader.step, loader.quarantine, None
         found: Sequence[Quarantined] = ()
+        failed: Exception | None = None
         try:
             batch = next(loader)  # alone it leaves out by itself
-        except BadRecords as error:
+            if jax.process_index() == 0 and loader.quarantine != written:
+                _write(folder, loader.split, [entry for entry in loader.quarantine if entry not in written])
+        except StopIteration:  # which all come to at one step
+            raise
+        except Exception as error:
             if not several:
                 raise
-            found = error.entries
-        if several and (agreed := _agree(found, step, before)):
+            if isinstance(error, BadRecords):
+                found = error.entries
+            else:
+                failed = error
+        if several and (agreed := _agree(found, failed, step, before)):
             loader.leave_out(agreed, quietly=jax.process_index() > 0)
             loader.seek(step)
-            batch = None
-        if jax.process_index() == 0 and loader.quarantine != before:
-            _write(folder, loader.split, [entry for entry in loader.quarantine if entry not in before])
-        if batch is not None:
+        elif batch is not None:
             return batch
 
 
@@ -83,12 +89,23 @@ def read_quarantine(folder: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _agree(found: Sequence[Quarantined], step: int, quarantine: Sequence[Quarantined]) -> list[dict[str, Any]]:
-    """What any process found at this step, the same in each. RunError where they are not at the same step, or have not
-    left out the same so far: their batches would be of different data."""
+def _agree(
+    found: Sequence[Quarantined], failed: Exception | None, step: int, quarantine: Sequence[Quarantined]
+) -> list[dict[str, Any]]:
+    """What any process found at this step, the same in each. What one of them `failed` of, or in the others a RunError
+    which says that it did. RunError where they are not at the same step, or have not left out the same so far: their
+    batches would be of different data."""
     said = json.dumps([{**entry.to_json(), "why": entry.why} for entry in found]).encode() if found else b""
     past = zlib.crc32(json.dumps([step, *(entry.to_json() for entry in quarantine)]).encode())
-    told = _gather(np.array([len(said), past], np.uint32))
+    told = _gather(np.array([len(said), past, failed is not None], np.uint32))
+    if failed is not None:
+        raise failed
+    if told[:, 2].any():
+        number = int(told[:, 2].argmax())
+        raise RunError(
+            f"process {number} of this run could not read step {step} and says why; mend that, then run the same"
+            " command again"
+        )
     if (told[:, 1] != past).any():
         raise RunError(
             f"the processes of this run have not read the same so far (step {step} here): start all of them from one"

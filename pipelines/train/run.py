@@ -99,7 +99,9 @@ class RunSettings(_Table):
         0.0, ge=0, le=1, description="most documents, as a share, split for fuller rows although they would fit one"
     )
     plan_version: int = Field(2, ge=1, le=2, description="2 pours pieces of long documents into gaps; 1 does not")
-    workers: int = Field(0, ge=0, description="processes that make batches ahead, a host; 0: a thread of the trainer's")
+    workers: int = Field(
+        0, ge=0, description="processes that make training's batches ahead, a host; 0: a thread of the trainer's"
+    )
     model: ModelSettings = ModelSettings()  # type: ignore[call-arg]
     optimizer: OptimizerSettings = OptimizerSettings()  # type: ignore[call-arg]
     mesh: MeshSettings = MeshSettings()  # type: ignore[call-arg]
@@ -186,7 +188,7 @@ def make_loader(
     arguments of the Loader (quarantine, progress).
 
     Validation takes the training Loader's bound `layout`: a source that has no validation rows would leave its codecs,
-    and so their ids, out of a vocabulary of its own.
+    and so their ids, out of a vocabulary of its own. It has no workers, which would wait for it between evaluations.
     """
     settings = run.settings
     stages = settings.stage or [StageSettings()]  # type: ignore[call-arg]
@@ -226,7 +228,7 @@ def make_loader(
         codecs=settings.codecs,
         cache_shards=settings.cache_shards,
         quarantine_limit=settings.quarantine_limit,
-        workers=settings.workers,
+        workers=settings.workers if split == "train" else 0,
         **more,
     )
 

@@ -123,10 +123,10 @@ def train_on(
         if metrics:
             metrics.close()
     finally:
-        checkpoints.close()
         for opened in (loader, validation):
             if opened is not None:
                 opened.close()
+        checkpoints.close()  # last, as it raises where the newest could not be written
     summary = _summary(read_metrics(out), done, found)
     if first_process:
         write_summary(out, summary)

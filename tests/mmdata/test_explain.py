@@ -166,14 +166,15 @@ def test_the_inverse_holds_for_the_one_epoch_of_a_validation_split(data: Path) -
 
 def test_a_step_far_away_holds_the_documents_that_the_inverse_names(data: Path) -> None:
     loader = loader_of(data)
-    (first,) = loader.feeds.numbers(200_000, range(1))
-    assert first is not None
+    first = loader.feeds.locate_rows(200_000, range(1))
+    (number,), (epoch,) = first.feed.tolist(), first.epoch.tolist()
     document = loader.explain(200_000, row=0)[0]
-    feed = loader.feeds.feeds[first[0]]
+    feed = loader.feeds.feeds[number]
     parts = parts_of(feed, document.sample)
     (part,) = [part for part in parts if part.start == document.start]
-    (position,) = feed.order.positions(document.epoch, np.array([part.plan_row])).tolist()
-    assert loader.feeds.timeline.place(first[0], document.epoch * feed.plan.num_rows + position) == (200_000, 0)
+    assert (part.plan_row, document.epoch) == (first.row[0], epoch)
+    places = loader.feeds.places(number, np.array([part.plan_row]), 200_001)
+    assert (places.step[-1], places.row[-1], places.epoch[-1]) == (200_000, 0, epoch)
 
 
 def test_what_is_quarantined_is_said_of_the_row_and_of_the_document(data: Path, loader: Loader) -> None:

@@ -79,6 +79,21 @@ def test_another_process_sees_the_slots_and_the_note() -> None:
     os.close(theirs.file)
 
 
+def test_nothing_is_freed_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = SharedRing(SIZE, keep=1)
+    slots = [ring.take() for _ in range(9)]
+    arrays = [ring.lend(slot) for slot in slots]
+    for array in arrays:
+        array[:] = 7
+    pid = os.getpid()
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: pid + 1)
+        for slot in slots:
+            ring.give_back(slot)
+        ring.trim()
+    assert all((array == 7).all() for array in arrays) and ring.take() not in slots
+
+
 def test_the_file_has_no_name_and_is_closed_with_the_ring() -> None:
     ring = SharedRing(SIZE, keep=4)
     lent(ring, 1)

@@ -238,6 +238,45 @@ def test_processes_that_have_not_read_the_same_are_told_so(
         assert isinstance(error, RunError) and "have not read the same so far" in str(error)
 
 
+@pytest.mark.parametrize("blind", [0, 1])
+@pytest.mark.parametrize("fault", [RunError("the store does not answer"), OSError("bad disk"), KeyError("a bug")])
+def test_what_ends_one_process_ends_all(
+    fault: Exception, blind: int, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = Threads(monkeypatch)
+    parts = [mmdata.Loader(home / "whole", seq_len=128, batch_size=4, threads=0) for _ in (0, 1)]
+    read = parts[1 - blind].read
+
+    def faulty(step: int) -> mmdata.Batch:
+        if step == 3:
+            raise fault
+        return read(step)
+
+    monkeypatch.setattr(parts[1 - blind], "read", faulty)
+    for _ in range(3):
+        assert all(isinstance(b, mmdata.Batch) for b in threads.run(lambda number: next_batch(parts[number], tmp_path)))
+    errors = threads.run(lambda number: next_batch(parts[number], tmp_path))
+    assert errors[1 - blind] is fault
+    assert isinstance(errors[blind], RunError)
+    assert f"process {1 - blind} of this run could not read step 3" in str(errors[blind])
+
+
+def test_a_full_disk_under_the_quarantine_ends_all_before_the_batch_is_used(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, full = Threads(monkeypatch), RunError("no space left")
+
+    def write(*_: Any) -> None:
+        raise full
+
+    monkeypatch.setattr("pipelines.train.quarantine._write", write)
+    options: dict[str, Any] = {"seq_len": 128, "batch_size": 4, "on_bad_record": "raise", "threads": 0}
+    parts = [mmdata.Loader(home / "bad", **options) for _ in (0, 1)]
+    errors = threads.run(lambda number: [next_batch(parts[number], tmp_path) for _ in range(STEPS)])
+    assert errors[0] is full
+    assert isinstance(errors[1], RunError) and "process 0 of this run" in str(errors[1])
+
+
 def start(home: Path, name: str, data: tuple[str, str], tensor: int, limit: int = 100) -> list[subprocess.Popen[bytes]]:
     """Two processes of one run, each with its own folder of the data."""
     with socket.socket() as free:

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 import mmdata
-from mmdata.errors import UserError
+from mmdata.errors import RunError, UserError
 from pipelines.train import sharding
-from pipelines.train.checkpoint import restore_params
+from pipelines.train.checkpoint import Checkpoints, restore_params
 from pipelines.train.evaluate import entropy
 from pipelines.train.folder import Metrics, read_layout, read_metrics
+from pipelines.train.quarantine import next_batch
 from pipelines.train.run import RunSettings, load_run, make_loader, open_loader, to_toml
 from pipelines.train.trainer import train, train_on
 from tests.mmdata.toy_data import write_toy_dataset
@@ -102,6 +103,37 @@ def test_a_folder_says_what_its_run_is(home: Path, finished: dict[str, Any]) -> 
     run = load_run(home / "whole")
     assert run.settings.optimizer.decay_steps == STEPS and set(run.sources) == {"web", "speech"}
     assert "/" not in (home / "whole/run.toml").read_text().replace("../data", "")  # no path of this machine
+
+
+@pytest.mark.parametrize("ends", ["well", "no checkpoint"])
+def test_workers_make_training_batches_alone_and_end_with_the_run(
+    home: Path, finished: dict[str, Any], ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(variant(home, "workers", "steps = 9", "steps = 9\nworkers = 2"))
+    loader = make_loader(run)
+    validation = make_loader(run, "validation", layout=loader.layout)
+    assert (loader.workers, validation.workers) == (2, 0)
+    seen: list[list[int]] = []
+
+    def batch(loader: mmdata.Loader, folder: Path) -> mmdata.Batch:
+        made = next_batch(loader, folder)
+        seen.append(loader.worker_pids)
+        return made
+
+    def close(self: Checkpoints) -> None:
+        raise RunError("no space left for a checkpoint")
+
+    monkeypatch.setattr("pipelines.train.trainer.next_batch", batch)
+    mesh, out = sharding.make_mesh(1, 1, 1), home / f"workers-{ends.split()[0]}"
+    if ends == "well":
+        train_on(loader, validation, run, out, mesh)
+        assert_same_run(out, home / "whole")
+    else:
+        monkeypatch.setattr(Checkpoints, "close", close)
+        with pytest.raises(RunError, match="for a checkpoint"):
+            train_on(loader, validation, run, out, mesh)
+    assert len(seen) == STEPS and all(len(pids) == 2 for pids in seen)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in seen[-1]) and not loader.worker_pids
 
 
 def test_a_finished_run_is_not_run_again(home: Path, finished: dict[str, Any]) -> None:
