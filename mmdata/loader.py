@@ -21,7 +21,7 @@ from mmdata.dataset import Dataset, Source
 from mmdata.errors import UserError
 from mmdata.explain import Explained, explain, steps_of
 from mmdata.feeds import Feeds, Located, codecs_of, load_from, make_feeds, open_stages, reopened
-from mmdata.folder import CACHE_SHARDS
+from mmdata.folder import CACHE_SHARDS, RemoteFolder
 from mmdata.groups import Announcer
 from mmdata.mixture import Mixture
 from mmdata.plan import Plan, PlanSettings, plan_of
@@ -132,7 +132,8 @@ class Loader:
         self.feeds = make_feeds(stages, split, seed, lambda source: self._plan_of(source, progress))
         self.renderer = Renderer(self.layout, seq_len, seed, split, self.feeds.feeds)
         most_rows = max(stage.batch_size for stage in stages) // self.shard[1]
-        self._run_steps = steps_a_run(self.renderer.form.size_bytes(most_rows))
+        far = any(isinstance(feed.source.files, RemoteFolder) for feed in self.feeds.feeds)  # its cache counts steps
+        self._run_steps = 1 if far else steps_a_run(self.renderer.form.size_bytes(most_rows))
         behind = max(threads * self._run_steps, read_ahead)  # steps that Grain may be reading at a time
         self._announcer = Announcer(self.feeds, split, behind, soft=bool(self.layout.soft_shapes))
         self.quarantine_limit = quarantine_limit

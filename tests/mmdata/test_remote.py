@@ -140,13 +140,14 @@ def test_resuming_and_data_shards_are_as_with_a_folder(big: Place, cache: Path) 
 
 
 def test_worker_processes_read_what_the_folder_has_and_share_the_cache(big: Place, cache: Path) -> None:
-    # a group lasts some 20 steps, more than the 4 which are made ahead: workers are side by side
+    # A group lasts some 20 steps, more than the 4 which are made ahead: workers are nearly side by side. One that lags
+    # behind the other's next group fetches again: 1.00 to 1.08 a shard were seen, where one reader has 1.01
     local = Loader(big.folder, seq_len=L, batch_size=2)
     ours = Loader(big.url, seq_len=L, batch_size=2, workers=2)
     same(ours, local, local.feeds.feeds[0].plan.num_rows // 2)
     gets = big.store.gets_of("array_record")
     assert len(gets) == SHARDS
-    assert sum(gets.values()) <= SHARDS * 1.05 + CACHE // 2  # and the next epoch's first group, read ahead
+    assert sum(gets.values()) <= SHARDS * 1.15 + CACHE // 2  # and the next epoch's first group, read ahead
 
 
 def test_every_way_to_name_a_place_opens_it(big: Place, cache: Path) -> None:
