@@ -191,7 +191,7 @@ class Loader:
         entry is a line in the log, unless `quietly`. RunError where more than `quarantine_limit` records are out."""
         with self._deciding:  # batch_at may be called from threads
             known = {entry.place: entry for entry in self.quarantine}
-            new = [e for e in sorted(map(Quarantined.of, entries)) if e.place not in known or e < known[e.place]]
+            new = [e for e in sorted(set(map(Quarantined.of, entries))) if e.place not in known or e < known[e.place]]
             if new:  # an entry from an earlier step takes the place of a later one
                 self._quarantine([*({**known, **{e.place: e for e in reversed(new)}}).values()])
             for entry in [] if quietly else new:
