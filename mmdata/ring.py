@@ -7,6 +7,7 @@ new pages cost more than filling them (the system clears each).
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -26,8 +27,9 @@ class Lease:
         self._memory, self._freed = memory, freed
         self.__array_interface__ = {"version": 3, "shape": (size,), "typestr": "|u1", "data": (address, False)}
 
-    def __del__(self) -> None:
-        self._freed(self._memory)
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not ending():  # when Python ends, what `freed` needs may be gone, and so is all memory
+            self._freed(self._memory)
 
 
 class Ring:

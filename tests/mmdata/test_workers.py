@@ -371,6 +371,11 @@ def test_a_script_that_ends_leaves_no_process_and_says_nothing(data: Path, tmp_p
     assert len(pids) == 2 and not any(cmdline(pid) for pid in pids)
 
 
+def test_batches_held_to_the_end_of_a_script_say_nothing(data: Path, tmp_path: Path) -> None:
+    process, _ = start(data, "held = [next(loader) for _ in range(3)]\nloader.close()", tmp_path)
+    assert process.communicate(timeout=60)[1] == "" and process.returncode == 0
+
+
 def test_ctrl_c_is_the_consumers_alone(data: Path, tmp_path: Path) -> None:
     more = """
 try:
