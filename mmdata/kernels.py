@@ -1,7 +1,7 @@
-"""The loader's compiled loops: finding the records of a mapped shard, and filling the rows of a batch from them.
+"""The loader's compiled loop: rows of a batch, filled from the records of mapped shards.
 
 Imports numba, so this module is imported when it is first needed. Everything here runs without the GIL on plain arrays.
-`tests/mmdata/test_fill.py` holds each loop to its slow twin.
+`tests/mmdata/test_fill.py` holds it to what rendering gives.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-BLOCK, BLOCK_HEADER, CHUNK_HEADER = 65536, 24, 40  # bytes, of a Riegeli file
-_RECORDS = 114  # "r", the type of a chunk of records
+from mmdata.mapped import BLOCK, BLOCK_HEADER
+from tokenizer.item import CONTROL, TEXT
+from tokenizer.programs import CHOSEN, PLAIN
 
 # What `fill` needs of each open shard, a column of its `shards` table: addresses and counts
 (
@@ -38,8 +39,6 @@ _RECORDS = 114  # "r", the type of a chunk of records
 ) = range(17)
 NUM_COLUMNS = 17
 BAD_PLAN = -(1 << 60)  # what `fill` says of a plan that points where nothing is
-TEXT, CONTROL = 1, 5  # tokenizer.item
-PLAIN, CHOSEN = 1, 2  # tokenizer.programs
 OTHER_RECORD = -2  # what `_entry` says, and `fill` as a form: the catalog's codes are not all that the record has
 
 
@@ -58,89 +57,6 @@ def _pointer_to(kind: Any) -> Any:
 
 _u1, _u2, _u4 = _pointer_to(types.uint8), _pointer_to(types.uint16), _pointer_to(types.uint32)
 _i4, _i8 = _pointer_to(types.int32), _pointer_to(types.int64)
-
-
-@numba.njit(cache=True, nogil=True)
-def walk(data, starts, sizes):  # type: ignore[no-untyped-def]
-    """Where records 0, 1, ... of a mapped file lie, written to int64 [n] `starts` and `sizes`; returns how many were
-    found, fewer than n where a chunk is none of one uncompressed record."""
-    at, found = 0, 0
-    head = np.empty(CHUNK_HEADER, np.uint8)
-    while found < len(starts):
-        after = _copy_out(data, at, CHUNK_HEADER, head)
-        if after < 0:
-            return found
-        size, num_records = _number(head, 8), _number(head, 24) >> 8
-        end = _end_of(after, size) if 0 <= size <= len(data) else -1
-        if end < 0 or end > len(data):
-            return found
-        if head[24] == _RECORDS:
-            record, length = _record_in(data, after, size)
-            if num_records != 1 or record < 0:
-                return found
-            starts[found], sizes[found] = record, length
-            found += 1
-        at = end
-    return found
-
-
-@numba.njit(cache=True, nogil=True)
-def _record_in(data, at, size):  # type: ignore[no-untyped-def]
-    """(first byte, bytes) of the one record of a chunk whose body of `size` bytes begins at `at`; (-1, 0): compressed.
-    The body: type of compression, how many bytes the sizes take, the size of the record, the record."""
-    left, value, numbers, shift = size, np.int64(0), 0, 0
-    while numbers < 3:
-        if left == 0 or shift > 56:
-            return -1, 0
-        if at % BLOCK == 0:
-            at += BLOCK_HEADER
-        byte = np.int64(data[at])
-        at, left = at + 1, left - 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            if numbers == 0 and value != 0:
-                return -1, 0
-            numbers += 1
-            if numbers < 3:
-                value, shift = np.int64(0), 0
-    if value != left:
-        return -1, 0
-    return at + BLOCK_HEADER if at % BLOCK == 0 else at, left
-
-
-@numba.njit(cache=True, nogil=True)
-def _end_of(at, size):  # type: ignore[no-untyped-def]
-    """Where `size` bytes from `at` on end, block headers not counted."""
-    while size > 0:
-        if at % BLOCK == 0:
-            at += BLOCK_HEADER
-        some = min(size, BLOCK - at % BLOCK)
-        at, size = at + some, size - some
-    return at
-
-
-@numba.njit(cache=True, nogil=True)
-def _copy_out(data, at, size, out):  # type: ignore[no-untyped-def]
-    """Copy `size` bytes from `at` on without block headers; returns where they end, -1 beyond the end of the file."""
-    done = 0
-    while done < size:
-        if at % BLOCK == 0:
-            at += BLOCK_HEADER
-        some = min(size - done, BLOCK - at % BLOCK)
-        if at + some > len(data):
-            return -1
-        out[done : done + some] = data[at : at + some]
-        at, done = at + some, done + some
-    return at
-
-
-@numba.njit(cache=True, nogil=True)
-def _number(head, offset):  # type: ignore[no-untyped-def]
-    value = np.int64(0)
-    for b in range(8):
-        value |= np.int64(head[offset + b]) << (8 * b)
-    return value
 
 
 @numba.njit(cache=True, nogil=True)
@@ -446,10 +362,10 @@ def _copy(source, width, count, books, book, K, out):  # type: ignore[no-untyped
     if K == 1:
         base, size = np.int32(books[2 * book]), np.uint32(books[2 * book + 1])
         if width == 2:
-            return _copy_u2(_u2(source), count, base, size, out)
+            return _copy_one(_u2(source), np.uint16(0), count, base, size, out)
         if width == 1:
-            return _copy_u1(_u1(source), count, base, size, out)
-        return _copy_u4(_u4(source), count, base, size, out)
+            return _copy_one(_u1(source), np.uint8(0), count, base, size, out)
+        return _copy_one(_u4(source), np.uint32(0), count, base, size, out)
     u1, u2, u4 = _u1(source), _u2(source), _u4(source)
     k = 0
     for j in range(count):
@@ -462,27 +378,9 @@ def _copy(source, width, count, books, book, K, out):  # type: ignore[no-untyped
 
 
 @numba.njit(cache=True, nogil=True)
-def _copy_u1(codes, count, base, size, out):  # type: ignore[no-untyped-def]
-    top = np.uint8(0)
+def _copy_one(codes, top, count, base, size, out):  # type: ignore[no-untyped-def]
+    """Codes of one codebook as ids; `top`: 0 of their type, as which the largest is kept so that LLVM vectorises."""
     for j in range(count):
         top = max(top, codes[j])
         out[j] = base + np.int32(codes[j])
     return np.uint32(top) < size
-
-
-@numba.njit(cache=True, nogil=True)
-def _copy_u2(codes, count, base, size, out):  # type: ignore[no-untyped-def]
-    top = np.uint16(0)
-    for j in range(count):
-        top = max(top, codes[j])
-        out[j] = base + np.int32(codes[j])
-    return np.uint32(top) < size
-
-
-@numba.njit(cache=True, nogil=True)
-def _copy_u4(codes, count, base, size, out):  # type: ignore[no-untyped-def]
-    top = np.uint32(0)
-    for j in range(count):
-        top = max(top, codes[j])
-        out[j] = base + np.int32(codes[j])
-    return top < size

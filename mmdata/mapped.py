@@ -51,7 +51,7 @@ def map_file(path: Path) -> np.ndarray:  # uint8 [bytes of the file]
 def find_records(data: np.ndarray, num_records: int) -> Mapped:
     """The first `num_records` records of a mapped file of chunks of one uncompressed record each; ValueError where it
     is no such file."""
-    from mmdata.kernels import walk
+    from mmdata.chunks import walk
 
     starts, sizes = np.zeros(num_records, np.int64), np.zeros(num_records, np.int64)
     found = walk(data, starts, sizes)
