@@ -25,7 +25,6 @@ from mmdata import Loader, Mixture, RunError, UserError
 from mmdata.errors import DamagedRecord
 from mmdata.folder import RemoteFolder
 from mmdata.groups import shards_of_group
-from mmdata.groups import shards_of_group
 from mmdata.remote import Retry
 from tests.mmdata import toy_source
 from tests.mmdata.object_store import BUCKET, ENVIRONMENT, ObjectStore, serving
