@@ -49,6 +49,7 @@ class Threads:
         """`steps`: of a run."""
         self._loader, self._steps = loader, steps
         self._iterator: Any = None  # of the runs that follow what is made
+        self._runs: _Runs | None = None  # what it iterates over
         self._made: deque[Batch | Exception] = deque()  # from step `_next` on
         self._next = -1
 
@@ -74,6 +75,8 @@ class Threads:
         """Make none of the steps that are not begun."""
         iterator, self._iterator = self._iterator, None
         self._made.clear()
+        if self._runs is not None:
+            self._runs.dropped = True
         if iterator is not None and hasattr(iterator, "close"):
             iterator.close()
 
@@ -84,8 +87,8 @@ class Threads:
 
         threads, ahead = self._loader.threads, -(-self._loader.read_ahead // self._steps)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, threads))
-        source = _Runs(StepSource(self._loader, step, decides=False), self._steps)
-        return iter(grain.MapDataset.source(source).to_iter_dataset(options))
+        self._runs = _Runs(StepSource(self._loader, step, decides=False), self._steps)
+        return iter(grain.MapDataset.source(self._runs).to_iter_dataset(options))
 
 
 class _Runs:
@@ -94,6 +97,7 @@ class _Runs:
 
     def __init__(self, source: StepSource, steps: int) -> None:
         self._source, self._steps = source, steps
+        self.dropped = False  # nobody takes what is made from now on: Grain's threads go on with what they have begun
 
     def __len__(self) -> int:
         return -(-len(self._source) // self._steps)
@@ -101,6 +105,8 @@ class _Runs:
     def __getitem__(self, i: int) -> list[Batch | Exception]:
         made: list[Batch | Exception] = []
         for step in range(int(i) * self._steps, min((int(i) + 1) * self._steps, len(self._source))):
+            if self.dropped:
+                break
             try:
                 made.append(self._source[step])
             except Exception as error:  # raised to whoever asks for that step

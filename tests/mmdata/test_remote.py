@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -59,15 +60,16 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, big: Place) -> Iterator[Path]:
-    """An empty cache, no fault, no long pauses; in the end, no fetch that goes on into the next test."""
+    """An empty cache, no fault, no long pauses; in the end, no reader that goes on fetching into the next test."""
     monkeypatch.setenv("MMDATA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(mmdata.remote, "RETRY", Retry(attempts=8, first_s=0.01, most_s=0.1))
     big.store.forget()
     yield tmp_path / "cache"
     big.store.fault = lambda key, before: ""
-    for thread in threading.enumerate():
-        if thread.name == "mmdata-fetch":
-            thread.join(60)
+    while reading := [t for t in threading.enumerate() if t.name.startswith(("grain-prefetch", "mmdata-fetch"))]:
+        gc.collect()  # Grain's idle threads end with their iterator
+        for thread in reading:
+            thread.join(1)
 
 
 def same(ours: Loader, local: Loader, steps: int) -> None:
