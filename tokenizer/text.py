@@ -34,7 +34,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 # Raise it when the code around the model changes what comes out
 _CODE_VERSION = 1
 _SPACE = "\u2581"
-_SPELLED = re.compile(f"[{_SPACE}\0]+")
+_SPELLED = re.compile(f"([{_SPACE}\0]+)")
 # A sentence ends after these marks (with closing quotes or brackets), before white space or the next character where
 # the script writes none, and after a line break.
 _SENTENCE_END = re.compile(
@@ -162,12 +162,10 @@ class TextSpm:
         ]
 
     def _around_spelled(self, text: str) -> np.ndarray:  # int32 [T]
-        parts: list[np.ndarray] = []
-        start = 0
-        for spelled in _SPELLED.finditer(text):
-            parts += [self._pieces(text[start : spelled.start()]), _spelled(spelled[0].encode(), self._tables)]
-            start = spelled.end()
-        return np.concatenate([*parts, self._pieces(text[start:])])
+        parts = _SPELLED.split(text)  # plain, spelled, plain, ... plain
+        rows = self._processor.encode(parts[::2], return_type="numpy", num_threads=1)
+        spelled = [_spelled(part.encode(), self._tables) for part in parts[1::2]]
+        return np.concatenate([row for pair in zip(rows, [*spelled, rows[-1][:0]]) for row in pair])
 
     def _pieces(self, text: str) -> np.ndarray:  # int32 [T]
         return self._processor.encode(text, return_type="numpy")
