@@ -111,10 +111,11 @@ def fit_audio(config: Config, out: Path | None = None, exclude: Excludes = None)
 
 @fit_app.command("text")
 def fit_text(config: Config, out: Path | None = None, exclude: Excludes = None) -> None:
-    """Train a SentencePiece model from folders of text."""
+    """Train a SentencePiece model from folders of text, JSON lines and datasets."""
+    from pipelines.fit.evaluate_text import print_fertility
     from pipelines.fit.text import fit_text as run
 
-    _say(False, _asked(run, config, out, exclude=exclude or []))
+    print_fertility(_asked(run, config, out, exclude=exclude or []))
 
 
 @evaluate_app.command("image")

@@ -46,11 +46,9 @@ class TextConfig(BaseModel):
     notes: list[str] = []
     pieces: int = Field(16_384, gt=257)  # all ids, bytes and reserved ones included
     reserved: int = Field(0, ge=0)  # control pieces <reserved_0>, ... for one's own use: no text becomes one
-    sample_bytes: int = Field(
-        24_000_000, gt=0
-    )  # of text learnt from; SentencePiece takes about 25 times as much memory
+    sample_bytes: int = Field(24_000_000, gt=0)  # of all sets together; learning takes 25 times as much memory
     seed: int = Field(0, ge=0)  # another one is another sample
-    character_coverage: float = Field(0.9995, gt=0, le=1)  # what is rarer is spelled in bytes
+    character_coverage: float = Field(0.9995, gt=0, le=1)  # of characters; rarer ones are spelled in bytes
     threads: int = Field(1, ge=1)  # SentencePiece's sums depend on them: part of what makes a model the same again
     data: list[TextDataConfig] = Field(min_length=1)
 
@@ -68,6 +66,8 @@ def fit_text(config_path: Path, out: Path | None = None, exclude: Sequence[Path]
 
     Files whose sha256 is that of an excluded file are left out. OUT is runs/fit-NAME-REVISION where it is not given.
     """
+    from rich.console import Console
+
     config = check(TextConfig, read_toml(config_path), str(config_path))
     out = out or Path("runs") / f"fit-{config.name}-{config.revision}"
     exclusions = Exclusions.of(exclude, kinds=())
@@ -80,7 +80,8 @@ def fit_text(config_path: Path, out: Path | None = None, exclude: Sequence[Path]
             raise UserError(f"{config_path}: {_no_text(data, samples[data.name])}")
     started = time.monotonic()
     lines = [line for data in sets for line in samples[data.name].sample.chosen]
-    model = _named(config_path, train_spm, lines, config)
+    with Console(stderr=True).status(f"learning {config.pieces:,} pieces of {len(lines):,} lines"):
+        model = _named(config_path, train_spm, lines, config)
     path = out / f"{config.name}-{config.revision}.model"
     write_bytes(path, model)
     codec = TextSpm.of(config.name, config.revision, model)

@@ -35,15 +35,13 @@ class TextDataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     name: str
-    paths: list[
-        str
-    ]  # folders or files, from the config file's folder; ${VARIABLE} is expanded; a dataset's training split
+    paths: list[str]  # folders, files, datasets (their training splits); ${VARIABLE} is expanded
     include: list[str] = ["**/*"]
     form: Literal["plain", "html", "jsonl"] = "plain"  # of the files, gzipped or not
     field: str = "text"  # of a JSON line: what holds its text
     origin: str = ""
     licence: str
-    weight: float = Field(1.0, gt=0)  # its share of the sample, against the other sets
+    weight: float = Field(1.0, gt=0)  # its share of the sample against the others'; where it has less, all it has
 
 
 @dataclass(frozen=True)

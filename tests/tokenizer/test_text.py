@@ -209,6 +209,9 @@ def test_what_a_model_says_it_changes_is_read_from_its_file() -> None:
     assert [name for name in MODELS if changes_nothing(spm_of(name))] == ["identity", "no bytes"]
     for option, value in (("add_dummy_prefix", True), ("remove_extra_whitespaces", True)):
         assert not changes_nothing(spm(**{**IDENTITY, option: value}))
+    prefix, trims = b"\x18\0", b"\x20\0"  # fields 3 and 4, false; they are true where they are absent
+    for fields, nothing in ((b"", False), (prefix, False), (trims, False), (prefix + trims, True)):
+        assert changes_nothing(bytes([0x1A, len(fields)]) + fields) is nothing
 
 
 def test_a_model_with_a_rule_that_no_probe_meets_is_exact_all_the_same(tmp_path: Path) -> None:

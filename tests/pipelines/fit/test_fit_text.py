@@ -64,9 +64,10 @@ def change(config: Path, old: str, new: str) -> None:
     config.write_text(config.read_text().replace(old, new))
 
 
-def test_a_model_and_its_card_are_written(config: Path) -> None:
+def test_a_model_and_its_card_are_written(config: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (config.parent / "eval.txt").write_bytes((config.parent / "much" / "b.txt").read_bytes())
     figures = fit_text(config, config.parent / "out", exclude=[config.parent / "eval.txt"])
+    assert capfd.readouterr() == ("", "")  # bars are for terminals
     out = config.parent / "out"
     codec = load_text_codec(out / "toy-1.model")
     assert codec.exact and codec.decode(codec.encode(HARD)) == HARD

@@ -62,6 +62,15 @@ def test_a_line_counts_once_and_is_never_both_learnt_and_held_out() -> None:
     assert not set(sample.chosen) & set(sample.held) and 20 < len(sample.held) < 80
 
 
+def test_two_lines_of_one_hash_count_as_the_first_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for lines in ([b"b", b"a", b"c"], [b"c", b"b", b"a"], [b"a", b"c", b"b"]):
+        sample = LineSample(1 << 20)
+        monkeypatch.setattr(sample, "_hash", lambda line: blake2b(b"same", digest_size=8))
+        for line in lines:
+            sample.add(line)
+        assert sample.sample().chosen == ("a",)
+
+
 def test_another_seed_is_another_sample() -> None:
     block = "\n".join(map(str, range(5000))).encode()
     first, second = taken([block], 1000, 0), taken([block], 1000, 1)
