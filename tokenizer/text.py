@@ -146,7 +146,7 @@ class TextSpm:
         if not self.exact:
             return self._pieces(text)
         ids = self._around_spelled(text) if _SPACE in text or "\0" in text else self._pieces(text)
-        short = int(tables.sizes[ids].sum()) != len(data)
+        short = np.add.reduce(tables.sizes.take(ids)) != len(data)
         if short or not (tables.changes_nothing or self._bytes(ids) == data):
             return _spelled(data, tables)  # exactness comes before length
         return ids

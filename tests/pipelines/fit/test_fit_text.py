@@ -14,6 +14,7 @@ from pipelines import cli
 from pipelines.fit import text as fit
 from pipelines.fit.evaluate_text import evaluate_text
 from pipelines.fit.text import fit_text
+from tests.pipelines.fit.toy_texts import write_dataset
 from tokenizer.codec import Codec
 from tokenizer.codecs import load_text_codec
 
@@ -176,6 +177,20 @@ def test_what_cannot_be_fitted_is_one_line_that_names_the_file(config: Path, old
     assert "fit.toml" in str(error.value) and "\n" not in str(error.value)
 
 
+def test_datasets_and_json_lines_are_learnt_from(config: Path) -> None:
+    lines = (config.parent / "much" / "a.txt").read_text().split("\n")
+    write_dataset(config.parent / "data", {"web": lines})
+    (config.parent / "lines").mkdir()
+    (config.parent / "lines" / "a.jsonl").write_text("\n".join(json.dumps({"body": line}) for line in lines))
+    change(config, 'paths = ["much"]', 'paths = ["data"]')
+    change(config, 'paths = ["little"]', 'paths = ["lines"]\nform = "jsonl"\nfield = "body"')
+    fitted(config)
+    card = json.loads((config.parent / "out" / "toy-1.json").read_text())
+    figures = card["figures"]
+    assert figures["much"] == figures["little"] and figures["much"]["texts"] > 2  # the same lines are held out
+    assert [data["files"] for data in card["data"]] == [2, 1]
+
+
 def test_files_that_are_no_text_are_named_in_the_card(config: Path) -> None:
     (config.parent / "much" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     fitted(config)
@@ -223,7 +238,7 @@ def test_any_text_codec_is_measured_and_one_that_loses_something_says_so(folder:
         ("image-fsq16", "", "image-fsq16 is a codec of image"),
         ("text-spm", "", "did you mean 'text-spm16k"),
         ("nowhere.model", "", "cannot read the text codec nowhere.model"),
-        ("TEXT", "", "is no SentencePiece model"),
+        ("TEXT", "", "text.model: .*is no SentencePiece model"),
         ("text-spm16k", "en/sub", "no folder"),
         ("text-spm16k", "empty", "no text in .*of 1 files none is UTF-8 text"),
     ],

@@ -11,18 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdata.errors import UserError
-from mmdata.manifest import finish_source, write_dataset_manifest
-from mmdata.sample import Sample
-from mmdata.shards import write_shard
 from pipelines.fit import text_sources
 from pipelines.fit.exclude import Exclusions
 from pipelines.fit.text_sources import TextDataConfig, blocks_of, open_set
 from pipelines.ingest.media import MediaError
-from tests.tokenizer.toy_vocabularies import spm
-from tokenizer.codec import spec_of
-from tokenizer.codecs import load_codec
-from tokenizer.item import Item
-from tokenizer.text import TextSpm
+from tests.pipelines.fit.toy_texts import write_dataset
 
 TEXTS = st.lists(st.text("aé你🙂 x"), max_size=12).map("\n".join)
 NONE = Exclusions.of([])
@@ -114,29 +107,6 @@ def test_a_set_without_files_says_why(tmp_path: Path, paths: list[str], options:
     (tmp_path / "in").mkdir()
     with pytest.raises(UserError, match=words):
         open_set(config(*paths, **options), tmp_path, NONE)
-
-
-def write_dataset(folder: Path, texts: dict[str, list[str]]) -> Path:
-    """Two codecs of text, one of which loses something: its items keep their text. A tenth more for validation."""
-    lossy = TextSpm.of("lossy", 1, spm())
-    exact = load_codec("text-spm16k")
-    for name, each in texts.items():
-        samples = []
-        for i, text in enumerate(each):
-            codec = (exact, lossy)[i % 2]
-            kept = None if codec.exact else text
-            digest = hashlib.sha256(text.encode()).hexdigest()
-            item = Item("text", f"{codec.name}@1", codec.encode(text).codes, digest=digest, text=kept)
-            samples.append(Sample(f"{i:032x}", f"{i:032x}", name, (item,), uri=f"{i}"))
-        validation = [Sample("f" * 32, "f" * 32, name, (Item("text", "text-spm16k@1", exact.encode("never").codes),))]
-        shards = [
-            write_shard(folder / name, name, "train", 0, 2, samples[:3]),
-            write_shard(folder / name, name, "train", 1, 2, samples[3:]),
-            write_shard(folder / name, name, "validation", 0, 1, validation),
-        ]
-        finish_source(folder / name, name, shards, (spec_of(exact), spec_of(lossy)), {})
-    write_dataset_manifest(folder, list(texts))
-    return folder
 
 
 def test_a_dataset_gives_the_texts_of_its_training_split(tmp_path: Path) -> None:
