@@ -118,9 +118,33 @@ def test_a_sample_is_kept_and_taken_again_only_for_the_same_files(
     assert fitted(config).model == model and read == []  # type: ignore[attr-defined]
     write_texts(config.parent / "little", "d", 3)
     assert fitted(config).model != model and read == ["little"]  # type: ignore[attr-defined]
-    change(config, "sample_bytes = 30_000", "sample_bytes = 29_000")
+    for old, new in (
+        ("sample_bytes = 30_000", "sample_bytes = 29_000"),
+        ("pieces = 420", "pieces = 420\nseed = 1"),
+        ("weight = 2.0", 'weight = 2.0\nform = "html"'),
+    ):
+        read.clear()
+        change(config, old, new)
+        fitted(config)
+        assert read == (["much"] if "html" in new else ["much", "little"])
+    kept = sorted((config.parent / "out" / "samples").iterdir(), key=lambda path: path.stat().st_mtime)[-1]
+    kept.write_text(kept.read_text().replace('"key": "', '"key": "0'))
+    read.clear()
     fitted(config)
-    assert read == ["little", "much", "little"]
+    assert read == ["much"]
+
+
+def test_what_is_excluded_of_a_dataset_is_a_part_of_its_sample(config: Path) -> None:
+    lines = (config.parent / "much" / "a.txt").read_text().split("\n")[:80]
+    write_dataset(config.parent / "data", {"web": lines})
+    change(config, 'paths = ["much"]', 'paths = ["data"]')
+    seen = []
+    for text in ("nothing", lines[5]):
+        (config.parent / "eval.txt").write_text(text)
+        fit_text(config, config.parent / "out", exclude=[config.parent / "eval.txt"])
+        kept = [path.read_text().split("\n") for path in (config.parent / "out" / "samples").iterdir()]
+        seen.append((len(kept), sum(lines[5] in each for each in kept)))
+    assert seen == [(2, 1), (3, 1)]  # little's and the dataset's; and the dataset's without that text
 
 
 def test_a_fit_that_was_stopped_goes_on_with_the_sets_that_were_read(

@@ -87,6 +87,7 @@ def test_folders_and_files_are_listed_once_without_those_that_are_excluded(tmp_p
     (tmp_path / "in" / "sub").mkdir(parents=True)
     for name, text in (("a.txt", "one"), ("sub/b.txt", "two"), ("c.md", "three")):
         (tmp_path / "in" / name).write_text(text)
+    (tmp_path / "in" / "link.txt").symlink_to(tmp_path / "in" / "a.txt")
     (tmp_path / "eval.txt").write_text("two")
     found = open_set(config("in", include=["**/*.txt", "*"]), tmp_path, Exclusions.of([tmp_path / "eval.txt"]))
     assert [file.name for file in found.files] == ["in/a.txt", "in/c.md"]
