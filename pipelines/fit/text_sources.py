@@ -69,10 +69,12 @@ def open_set(data: TextDataConfig, base: Path, exclusions: Exclusions) -> TextSe
     """The files of a set without those that are excluded; UserError where there are none."""
     found: list[TextFile] = []
     dropped: dict[str, str] = {}
+    left_out = ""
     for name in data.paths:
         root = (base / expand(name, f"data {data.name!r}")).resolve()
         if (root / "manifest.json").is_file():
             found += _of_dataset(root, exclusions)
+            left_out = hashlib.sha256("".join(sorted(exclusions.sha256)).encode()).hexdigest()
             continue
         for path in _paths(root, data):
             relative = path.name if path == root else f"{root.name}/{path.relative_to(root).as_posix()}"
@@ -85,7 +87,6 @@ def open_set(data: TextDataConfig, base: Path, exclusions: Exclusions) -> TextSe
     if not found:
         why = f"all {len(dropped)} are excluded" if dropped else f"none matches {data.include}"
         raise UserError(f"data {data.name!r} has no file in {data.paths}: {why}")
-    left_out = hashlib.sha256("".join(sorted(exclusions.sha256)).encode()).hexdigest()
     return TextSet(data.name, data.weight, found, dropped, (data.form, data.field, left_out))
 
 
