@@ -70,10 +70,7 @@ def fit_text(config_path: Path, out: Path | None = None, exclude: Sequence[Path]
 
     config = check(TextConfig, read_toml(config_path), str(config_path))
     out = out or Path("runs") / f"fit-{config.name}-{config.revision}"
-    exclusions = Exclusions.of(exclude, kinds=())
-    if twice := [name for name, count in Counter(data.name for data in config.data).items() if count > 1]:
-        raise UserError(f"{config_path}: two sets of data have the name {twice[0]!r}; give one of them another")
-    sets = [_named(config_path, open_set, data, config_path.parent, exclusions) for data in config.data]
+    sets = _sets(config_path, config, Exclusions.of(exclude, kinds=()))
     samples = sample_sets(sets, config.sample_bytes, config.seed, out / "samples")
     for data in sets:
         if not samples[data.name].sample.chosen:
@@ -86,15 +83,13 @@ def fit_text(config_path: Path, out: Path | None = None, exclude: Sequence[Path]
     write_bytes(path, model)
     codec = TextSpm.of(config.name, config.revision, model)
     figures = {name: evaluate_texts(codec, found.sample.held) for name, found in samples.items()}
-    settings = config.model_dump(exclude={"data", "summary", "notes", "licence"})
-    command = " ".join(["mmdata fit text --config", str(config_path), *(f"--exclude {e.name}" for e in exclude)])
     card = Card(
         name=f"{config.name}@{config.revision}",
         summary=config.summary,
-        command=command,
+        command=" ".join(["mmdata fit text --config", str(config_path), *(f"--exclude {e.name}" for e in exclude)]),
         licence=config.licence,
         data=[_reported(ready, samples[ready.name], data) for ready, data in zip(sets, config.data)],
-        settings={**settings, "lines": len(lines), "seconds": round(time.monotonic() - started)},
+        settings=_settings(config, len(lines), time.monotonic() - started),
         figures=figures,
         notes=config.notes,
     )
@@ -169,6 +164,19 @@ def _train(trainer: Any, lines: Sequence[str], model: io.BytesIO, config: TextCo
         minloglevel=2,
         **({"control_symbols": [f"<reserved_{i}>" for i in range(config.reserved)]} if config.reserved else {}),
     )
+
+
+def _sets(config_path: Path, config: TextConfig, exclusions: Exclusions) -> list[TextSet]:
+    """The sets of data, opened, each under a name of its own."""
+    if twice := [name for name, count in Counter(data.name for data in config.data).items() if count > 1]:
+        raise UserError(f"{config_path}: two sets of data have the name {twice[0]!r}; give one of them another")
+    return [_named(config_path, open_set, data, config_path.parent, exclusions) for data in config.data]
+
+
+def _settings(config: TextConfig, lines: int, seconds: float) -> dict[str, Any]:
+    """What the card says of the config, and of the work."""
+    kept = config.model_dump(exclude={"data", "summary", "notes", "licence"})
+    return {**kept, "lines": lines, "seconds": round(seconds)}
 
 
 def _sampled(data: TextSet, budget: int, seed: int, bar: _bar) -> SetSample:
