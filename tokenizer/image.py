@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,14 +154,11 @@ class ImageFsq:
 
     @classmethod
     def load(cls, name: str, revision: int, folder: Path = WEIGHTS) -> ImageFsq:
-        """The codec whose weights are `folder/NAME-REVISION.safetensors`."""
+        """The codec whose weights are `folder/NAME-REVISION.safetensors`; ValueError where they are not for it."""
         from tokenizer.nets import image_fsq
 
         path = folder / f"{name}-{revision}.safetensors"
-        if not path.is_file():
-            raise ValueError(f"no weights at {path}")
-        settings = checkpoints.read_metadata(path).get("network", {})
-        config = image_fsq.Config(**{key: tuple(value) for key, value in settings.items()})
+        config = checkpoints.read_config(path, image_fsq.Config, [f.name for f in fields(image_fsq.Config)])
         params, _ = checkpoints.load(path, image_fsq.shapes(config))
         digest = checkpoints.fingerprint(path, _PREPROCESSING, revision, _CODE_VERSION)
         policy = ResizePolicy(tokens=(_SIDE // config.step) ** 2, multiple=config.step)
