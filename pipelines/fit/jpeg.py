@@ -1,7 +1,7 @@
 """Learning the byte pairs of the jpeg-bytes codec from pictures (`mmdata fit jpeg`): a vocabulary file and its card.
 
 Each picture is resized to at most `tokens` squares of 16x16 pixels and written as its canonical JPEG; what is learnt
-from is those bytes, each picture once. Nothing is drawn by chance: the same pictures, Pillow and libjpeg give the same file.
+from is those bytes, each picture once. Nothing is drawn by chance: the same pictures and libjpeg give the same file.
 """
 
 from __future__ import annotations
