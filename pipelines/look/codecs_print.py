@@ -55,6 +55,7 @@ class Sheet:
         from mmdata.commit import write_bytes
         from pipelines.look.media import png
 
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, png(np.concatenate(self._rows)))
 
 

@@ -140,8 +140,8 @@ def test_the_table_names_codecs_files_and_sources(folder: Path, capsys: pytest.C
 def test_a_sheet_shows_originals_beside_what_came_back(folder: Path, tmp_path: Path) -> None:
     sheet = Sheet()
     evaluate_images([Gray()], folder, 64, compare=False, show=sheet.add)
-    sheet.save(tmp_path / "sheet.png")
-    with Image.open(tmp_path / "sheet.png") as image:
+    sheet.save(tmp_path / "new" / "sheet.png")
+    with Image.open(tmp_path / "new" / "sheet.png") as image:
         pixels = np.asarray(image)
     cell = pixels.shape[1] // 2
     assert pixels.shape[0] // 2 > 64 and cell >= 64
