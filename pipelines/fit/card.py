@@ -37,6 +37,12 @@ class Card:
     notes: Sequence[str] = ()
 
 
+def command_of(kind: str, config_path: Path, exclude: Sequence[Path]) -> str:
+    """The `mmdata fit` command for a card: of an absolute path, which is somebody's machine, the name only."""
+    named = [path.name if path.is_absolute() else path.as_posix() for path in (config_path, *exclude)]
+    return f"mmdata fit {kind} --config {named[0]}" + "".join(f" --exclude {name}" for name in named[1:])
+
+
 def write_card(weights: Path, card: Card) -> None:
     """Write the card's three files beside the weights file (whose suffix they replace)."""
     _write(weights.with_suffix(".json"), json.dumps(_as_json(card), indent=1, ensure_ascii=False) + "\n")

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mmdata.errors import UserError
 from pipelines.config import check, expand, read_toml
-from pipelines.fit.card import Card, Data, write_card
+from pipelines.fit.card import Card, Data, command_of, write_card
 from pipelines.fit.evaluate_images import centre_crop, evaluate_image, photo_folders
 from pipelines.fit.exclude import IMAGES, Exclusions, digest
 from pipelines.fit.image_loss import log_error, psnr, ssim
@@ -278,14 +278,11 @@ def _card(
     validation: dict[str, float],
     seconds: float,
 ) -> Card:
-    # Absolute paths are somebody's machine: the card keeps the name only
-    named = [path.name if path.is_absolute() else path.as_posix() for path in (config_path, *exclude)]
-    excluded = "".join(f" --exclude {name}" for name in named[1:])
     photos = {key: figures[key] for key in ("psnr_db", "ssim", "bits_per_pixel", "images", "distinct_codes")}
     return Card(
         name=f"{config.name}@{config.revision}",
         summary=config.summary,
-        command=f"mmdata fit image --config {named[0]}{excluded}",
+        command=command_of("image", config_path, exclude),
         licence=config.licence,
         data=reports,
         settings={

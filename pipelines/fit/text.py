@@ -2,8 +2,9 @@
 
 Every line is read once, as a stream, and a sample of them is kept: by hash, set by set in proportion to their weights
 (`pipelines.fit.text_sample`). The same files give the same model in whatever order they are read, and memory is that of
-the sample (`sample_bytes`) and of SentencePiece's work on it, about 25 bytes a byte, not of the text. A set smaller
-than its share gives all that it has. SentencePiece itself cannot go on after a stop; the samples are kept, set by set.
+the sample (`sample_bytes`, and up to 300 bytes for each of its lines) and of SentencePiece's work on it, about 25
+bytes a byte, not of the text. A set smaller than its share gives all that it has. SentencePiece itself cannot go on
+after a stop; the samples are kept, set by set.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mmdata.commit import write_bytes
 from mmdata.errors import UserError
 from pipelines.config import check, read_toml
-from pipelines.fit.card import Card, Data, write_card
+from pipelines.fit.card import Card, Data, command_of, write_card
 from pipelines.fit.evaluate_text import evaluate_texts
 from pipelines.fit.exclude import Exclusions
 from pipelines.fit.text_sample import LineSample, Sample
@@ -74,7 +75,8 @@ def fit_text(config_path: Path, out: Path | None = None, exclude: Sequence[Path]
     samples = sample_sets(sets, config.sample_bytes, config.seed, out / "samples")
     for data in sets:
         if not samples[data.name].sample.chosen:
-            raise UserError(f"{config_path}: {_no_text(data, samples[data.name])}")
+            why = _no_text(data, samples[data.name], _share(data, sets, config.sample_bytes))
+            raise UserError(f"{config_path}: {why}")
     started = time.monotonic()
     lines = [line for data in sets for line in samples[data.name].sample.chosen]
     with Console(stderr=True).status(f"learning {config.pieces:,} pieces of {len(lines):,} lines"):
@@ -82,14 +84,20 @@ def fit_text(config_path: Path, out: Path | None = None, exclude: Sequence[Path]
     path = out / f"{config.name}-{config.revision}.model"
     write_bytes(path, model)
     codec = TextSpm.of(config.name, config.revision, model)
+    pieces = codec.codebooks[0]
+    if pieces < config.pieces:  # SentencePiece says nothing of it
+        print(
+            f"mmdata: {len(lines):,} lines give {pieces:,} pieces, not {config.pieces:,}; for more give more text",
+            file=sys.stderr,
+        )
     figures = {name: evaluate_texts(codec, found.sample.held) for name, found in samples.items()}
     card = Card(
         name=f"{config.name}@{config.revision}",
         summary=config.summary,
-        command=" ".join(["mmdata fit text --config", str(config_path), *(f"--exclude {e.name}" for e in exclude)]),
+        command=command_of("text", config_path, exclude),
         licence=config.licence,
         data=[_reported(ready, samples[ready.name], data) for ready, data in zip(sets, config.data)],
-        settings=_settings(config, len(lines), time.monotonic() - started),
+        settings=_settings(config, pieces, len(lines), time.monotonic() - started),
         figures=figures,
         notes=config.notes,
     )
@@ -104,11 +112,10 @@ def sample_sets(
 
     In `folder` each is kept, and taken from there where its files, its share and the seed are the same again.
     """
-    total = sum(data.weight for data in sets)
     samples: dict[str, SetSample] = {}
     with _bar("read", sum(file.size for data in sets for file in data.files)) as bar:
         for data in sets:
-            budget = int(sample_bytes * data.weight / total)
+            budget = _share(data, sets, sample_bytes)
             key = _key(data, budget, seed)
             kept = folder / f"{key[:16]}.txt" if folder and all(file.sha256 for file in data.files) else None
             found = _kept(kept, key) if kept else None
@@ -173,10 +180,24 @@ def _sets(config_path: Path, config: TextConfig, exclusions: Exclusions) -> list
     return [_named(config_path, open_set, data, config_path.parent, exclusions) for data in config.data]
 
 
-def _settings(config: TextConfig, lines: int, seconds: float) -> dict[str, Any]:
-    """What the card says of the config, and of the work."""
+def _settings(config: TextConfig, pieces: int, lines: int, seconds: float) -> dict[str, Any]:
+    """What the card says of the config, and of the work. `pieces` is how many there are, `pieces_asked` how many there
+    were to be."""
     kept = config.model_dump(exclude={"data", "summary", "notes", "licence"})
-    return {**kept, "lines": lines, "seconds": round(seconds)}
+    return {
+        **kept,
+        "pieces": pieces,
+        "pieces_asked": config.pieces,
+        "weights_of_sets": {data.name: data.weight for data in config.data},
+        "sets_read_as": {data.name: data.model_dump(include={"include", "form", "field"}) for data in config.data},
+        "lines": lines,
+        "seconds": round(seconds),
+    }
+
+
+def _share(data: TextSet, sets: Sequence[TextSet], sample_bytes: int) -> int:
+    """Bytes of the sample that a set may give."""
+    return int(sample_bytes * data.weight / sum(each.weight for each in sets))
 
 
 def _sampled(data: TextSet, budget: int, seed: int, bar: _bar) -> SetSample:
@@ -224,8 +245,10 @@ def _reported(ready: TextSet, found: SetSample, data: TextDataConfig) -> Data:
     return Data(data.name, data.licence, data.origin, files, {**ready.dropped, **found.unread})
 
 
-def _no_text(data: TextSet, found: SetSample) -> str:
+def _no_text(data: TextSet, found: SetSample, share: int) -> str:
     """Why a set gave no line."""
+    if not share:
+        return f"data {data.name!r} has a share of 0 in sample_bytes by its weight {data.weight:g}; raise one of them"
     name, why = next(iter(found.unread.items()), (data.files[0].name, "it is empty"))
     form = data.read_as[0] if data.read_as else "plain"
     return f"data {data.name!r} has no text in {len(data.files)} files read as {form!r}; {name}: {why}"

@@ -3,8 +3,9 @@
 Of all lines, each once however often it comes, those with the smallest hashes: which ones they are does not depend on
 the order of reading, on blocks, files or processes. It is exact, but for two lines of the same 64-bit hash, which count
 as one (the first by its bytes; among 10^8 lines there is such a pair with probability 0.0003). A line whose hash is a
-multiple of 64 is held out. No line is compared with all others: what is kept are at most twice the bytes asked for,
-and a line above the ceiling, the hash where the sample was last full, costs its hash alone.
+multiple of 64 is held out. No line is compared with all others: what is held are at most twice the bytes asked for, a
+line counted with what Python takes beside its text; or, where the sample's own short lines are more than that, a
+quarter more than they are. A line above the ceiling, the hash where the sample was last full, costs its hash alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 HELD_OUT = 64  # one line of 64, by its hash
 MOST_HELD = 2_000  # lines
+LINE_BYTES = 150  # about what a line takes in memory beside its text: its key, two objects, a place in a dict
 MOST_CHARACTERS = 1_000  # a longer line is given in parts: SentencePiece would leave it out
 
 
@@ -37,8 +39,8 @@ class LineSample:
 
     def __init__(self, max_bytes: int, seed: int = 0) -> None:
         self._hash = partial(blake2b, digest_size=8, salt=seed.to_bytes(16, "big"))
-        self._chosen = _Smallest(max_bytes, len)
-        self._held = _Smallest(MOST_HELD, lambda line: 1)
+        self._chosen = _Smallest(max_bytes, len, LINE_BYTES)
+        self._held = _Smallest(MOST_HELD, lambda line: 1, 0)
 
     def add(self, block: bytes) -> None:
         """Lines in UTF-8, "\\n" between them."""
@@ -55,13 +57,18 @@ class LineSample:
 
 
 class _Smallest:
-    """The lines of the smallest keys whose costs reach a budget: none where that is 0."""
+    """The lines of the smallest keys whose costs reach a budget: none where that is 0.
 
-    def __init__(self, budget: int, cost: Callable[[bytes], int]) -> None:
+    What is beyond the budget is dropped now and then: where what is held takes twice the budget in memory, and, so that
+    dropping stays rare, a quarter more than after the last time.
+    """
+
+    def __init__(self, budget: int, cost: Callable[[bytes], int], overhead: int) -> None:
         self.ceiling = np.uint64(2**64 - 1)  # no larger key can be among them
-        self._budget, self._cost = budget, cost
+        self._budget, self._cost, self._overhead = budget, cost, overhead
         self._lines: dict[int, bytes] = {}
         self._spent = 0
+        self._most_held = 2 * budget
 
     def add(self, key: int, line: bytes) -> None:
         known = self._lines.get(key)
@@ -69,7 +76,7 @@ class _Smallest:
             return
         self._lines[key] = line
         self._spent += self._cost(line) - (0 if known is None else self._cost(known))
-        if self._spent > 2 * self._budget:
+        if self._spent > self._budget and self._memory() > self._most_held:
             self._trim()
 
     def in_order(self) -> tuple[str, ...]:
@@ -86,6 +93,11 @@ class _Smallest:
             kept[key] = self._lines[key]
             spent += self._cost(kept[key])
         self._lines, self._spent = kept, spent
+        self._most_held = max(2 * self._budget, self._memory() * 5 // 4)
+
+    def _memory(self) -> int:
+        """In the budget's unit, which is bytes where a line costs its length."""
+        return self._spent + self._overhead * len(self._lines)
 
 
 def lines_of(block: bytes) -> list[bytes]:

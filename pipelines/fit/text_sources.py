@@ -67,27 +67,29 @@ class TextSet:
 
 def open_set(data: TextDataConfig, base: Path, exclusions: Exclusions) -> TextSet:
     """The files of a set without those that are excluded; UserError where there are none."""
-    found: list[TextFile] = []
+    found: dict[Path, TextFile] = {}  # a file that is named twice, or lies in two folders, counts once
     dropped: dict[str, str] = {}
     left_out = ""
     for name in data.paths:
         root = (base / expand(name, f"data {data.name!r}")).resolve()
         if (root / "manifest.json").is_file():
-            found += _of_dataset(root, exclusions)
+            found |= _of_dataset(root, exclusions)
             left_out = hashlib.sha256("".join(sorted(exclusions.sha256)).encode()).hexdigest()
             continue
         for path in _paths(root, data):
+            if path in found:
+                continue
             relative = path.name if path == root else f"{root.name}/{path.relative_to(root).as_posix()}"
             sha256 = digest(path)
             if sha256 in exclusions.sha256:
                 dropped[relative] = f"same bytes as {exclusions.sha256[sha256]}"
             else:
                 blocks = partial(blocks_of, path, data.form, data.field)
-                found.append(TextFile(relative, blocks, path.stat().st_size, sha256))
+                found[path] = TextFile(relative, blocks, path.stat().st_size, sha256)
     if not found:
         why = f"all {len(dropped)} are excluded" if dropped else f"none matches {data.include}"
         raise UserError(f"data {data.name!r} has no file in {data.paths}: {why}")
-    return TextSet(data.name, data.weight, found, dropped, (data.form, data.field, left_out))
+    return TextSet(data.name, data.weight, list(found.values()), dropped, (data.form, data.field, left_out))
 
 
 def blocks_of(path: Path, form: str = "plain", field: str = "text") -> Iterator[bytes]:
@@ -181,12 +183,12 @@ def _field(line: bytes, field: str) -> bytes | None:
         return None
 
 
-def _of_dataset(root: Path, exclusions: Exclusions) -> list[TextFile]:
-    """The shards of a dataset's training splits, validation being for measuring."""
+def _of_dataset(root: Path, exclusions: Exclusions) -> dict[Path, TextFile]:
+    """The shards of a dataset's training splits, by their paths; validation is for measuring."""
     from mmdata.dataset import open_dataset
 
-    return [
-        TextFile(
+    return {
+        source.folder / shard.file: TextFile(
             f"{root.name}/{source.name}/{shard.file}",
             partial(_shard_blocks, source, number, exclusions.sha256),
             shard.bytes,
@@ -194,7 +196,7 @@ def _of_dataset(root: Path, exclusions: Exclusions) -> list[TextFile]:
         )
         for source in open_dataset(root).values()
         for number, shard in enumerate(source.train.shards)
-    ]
+    }
 
 
 def _shard_blocks(source: Any, shard: int, excluded: dict[str, str]) -> Iterator[bytes]:

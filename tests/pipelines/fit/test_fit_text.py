@@ -83,6 +83,28 @@ def test_a_model_and_its_card_are_written(config: Path, capfd: pytest.CaptureFix
     ]  # fmt: skip
 
 
+def test_fewer_pieces_than_asked_for_are_counted_on_the_card_and_said(
+    config: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    change(config, "pieces = 420", "pieces = 9000")
+    real = fitted(config).codebooks[0]
+    assert 257 < real < 9000
+    settings = json.loads((config.parent / "out" / "toy-1.json").read_text())["settings"]
+    assert (settings["pieces"], settings["pieces_asked"]) == (real, 9000)
+    said = capfd.readouterr().err
+    assert f"give {real:,} pieces, not 9,000" in said and said.count("\n") == 1
+
+
+def test_the_card_says_what_decides_the_model_and_nothing_of_the_machine(config: Path) -> None:
+    (config.parent / "eval").mkdir()
+    fit_text(config, config.parent / "out", exclude=[config.parent / "eval"])
+    card = json.loads((config.parent / "out" / "toy-1.json").read_text())
+    assert card["command"] == "mmdata fit text --config fit.toml --exclude eval"
+    assert card["settings"]["weights_of_sets"] == {"much": 2.0, "little": 1.0}
+    assert card["settings"]["sets_read_as"]["little"] == {"include": ["**/*"], "form": "plain", "field": "text"}
+    assert str(config.parent) not in (config.parent / "out" / "toy-1.md").read_text()
+
+
 def test_the_same_lines_give_the_same_model_however_they_lie_in_files(config: Path) -> None:
     model = fitted(config).model  # type: ignore[attr-defined]
     lines = (config.parent / "much" / "a.txt").read_text().split("\n")
@@ -189,6 +211,7 @@ def test_reserved_pieces_are_controls_that_no_text_becomes(config: Path) -> None
         ("pieces = 420", "pieces = 0", "pieces: .*greater than 257.*got 0"),
         ("pieces = 420", "peices = 420", "unknown key 'peices'; did you mean 'pieces'"),
         ("weight = 2.0", "weight = -1", "weight: .*greater than 0"),
+        ("weight = 2.0", "weight = 1e-9", "'much' has a share of 0 in sample_bytes by its weight 1e-09; raise"),
         ("weight = 2.0", 'form = "pdf"', "form: .*'plain', 'html' or 'jsonl'"),
     ],
 )

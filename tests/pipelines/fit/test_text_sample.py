@@ -93,6 +93,17 @@ def test_memory_is_the_samples_not_the_streams(monkeypatch: pytest.MonkeyPatch) 
     assert fed(60) < 1.3 * fed(6)  # 3 MB of lines, and 0.3 MB
 
 
+def test_short_lines_do_not_take_many_times_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_sample, "MOST_HELD", 20)
+    sample = LineSample(60_000)
+    tracemalloc.start()
+    for number in range(40):
+        sample.add("\n".join(f"{number * 1_000 + i:06}" for i in range(1_000)).encode())
+    held = tracemalloc.get_traced_memory()[1] / len(sample.sample().chosen)
+    tracemalloc.stop()
+    assert held < 300  # 10,000 lines of 6 bytes, of 40,000
+
+
 def test_no_line_is_longer_than_the_trainer_takes_and_none_holds_a_nul() -> None:
     text = "é你x\0" * 1000
     parts = lines_of(f"{text}\n\n\0\nshort".encode())

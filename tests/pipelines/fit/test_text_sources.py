@@ -96,6 +96,15 @@ def test_folders_and_files_are_listed_once_without_those_that_are_excluded(tmp_p
     assert [file.name for file in open_set(config("in/c.md"), tmp_path, NONE).files] == ["c.md"]
 
 
+def test_what_is_named_twice_or_lies_in_two_of_the_paths_is_listed_once(tmp_path: Path) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    (tmp_path / "in" / "sub" / "a.txt").write_text("one")
+    for paths in (("in", "in"), ("in", "in/sub"), ("in", "in/sub/a.txt", "in/../in")):
+        assert [file.name for file in open_set(config(*paths), tmp_path, NONE).files] == ["in/sub/a.txt"]
+    write_dataset(tmp_path / "data", {"web": ["one", "two", "three", "four"]})
+    assert len(open_set(config("data", "data/web", "data"), tmp_path, NONE).files) == 2
+
+
 @pytest.mark.parametrize(
     ("paths", "options", "words"),
     [
