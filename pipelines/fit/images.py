@@ -1,7 +1,7 @@
 """Training of an image codec from a config file: pictures in, weights and card out (`mmdata fit image`).
 
-Pictures are kept in memory at a few sizes; a batch is random crops of them, a function of (seed, step). Which weights
-are kept is decided by pictures held out of the training sets, never by those that codecs are compared on.
+A batch is random crops of the pictures, a function of (seed, step). Which weights are kept is decided by pictures held
+out of the training sets, never by those that codecs are compared on.
 """
 
 from __future__ import annotations
@@ -9,56 +9,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from mmdata.errors import UserError
-from pipelines.config import check, expand, read_toml
-from pipelines.fit.card import Card, Data, command_of, write_card
-from pipelines.fit.evaluate_images import centre_crop, evaluate_image, photo_folders
-from pipelines.fit.exclude import IMAGES, Exclusions, digest
+from pipelines.config import check, read_toml
+from pipelines.fit.card import Card, command_of, write_card
+from pipelines.fit.evaluate_images import evaluate_image
 from pipelines.fit.image_loss import log_error, psnr, ssim
-from pipelines.fit.kept_media import is_dataset, unpack_media
-from pipelines.fit.training import TrainResult, TrainSettings, data_identity, train
+from pipelines.fit.pictures import DataConfig, Pictures, load_pictures, random_crop
+from pipelines.fit.training import TrainResult, TrainSettings, digest_of, train
 from tokenizer import checkpoints
 from tokenizer.image import ImageFsq
 from tokenizer.nets import fsq, image_fsq
 
-Sets = list[tuple[float, list[list[np.ndarray]]]]  # weight, pictures, sizes of one picture: uint8 [H, W, 3]
-
-_HELD_OUT = 16  # one picture of 16, by its sha256, is for validation
-
-
-class DataConfig(BaseModel):
-    """One set of training pictures."""
-
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    path: str  # a folder, or a dataset with kept media; relative to the config file; ${VARIABLE} is expanded
-    include: list[str] = ["**/*"]
-    origin: str = ""
-    licence: str
-    weight: float = 1.0
-    min_bytes: int = 20_000
-    short_sides: list[int] = [192, 256, 352, 480, 640]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of a codec: it becomes a file's
+_MOST_HELD = 64  # crops that are measured while training
 
 
 class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    steps: int
-    more_steps: int = 0
-    batch_size: int = 6
-    crop: int = 128
-    learning_rate: float = 1.5e-3
-    optimizer: str = "adam"  # or "muon"
-    warmup_steps: int = 50
-    average: float = 0.995
-    evaluate_every: int = 250
-    save_every: int = 250
+    steps: int = Field(ge=1)
+    more_steps: int = Field(0, ge=0)
+    batch_size: int = Field(6, ge=1)
+    crop: int = Field(128, ge=8)
+    learning_rate: float = Field(1.5e-3, gt=0)
+    optimizer: Literal["adam", "muon"] = "adam"
+    warmup_steps: int = Field(50, ge=0)
+    average: float = Field(0.995, ge=0, lt=1)
+    evaluate_every: int = Field(250, ge=1)
+    save_every: int = Field(250, ge=1)
 
     def settings(self) -> TrainSettings:
         """As the training loop takes them."""
@@ -66,7 +50,7 @@ class TrainConfig(BaseModel):
 
 
 class ImageTrainConfig(TrainConfig):
-    ssim: float = 0.0  # weight of 1 - SSIM beside the log of the squared error
+    ssim: float = Field(0.0, ge=0)  # weight of 1 - SSIM beside the log of the squared error
     augment: bool = False  # crops turned, in other colours, brightness and contrast: for sets of few pictures
 
 
@@ -83,13 +67,13 @@ class ImageConfig(BaseModel):
     """The file given to `mmdata fit image --config`."""
 
     model_config = ConfigDict(extra="forbid")
-    name: str
-    revision: int = 1
+    name: str = Field(pattern=NAME)
+    revision: int = Field(1, ge=1)
     licence: str
     summary: str = ""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     notes: list[str] = []
-    data: list[DataConfig]
+    data: list[DataConfig] = Field(min_length=1)
     network: NetworkConfig = NetworkConfig()
     train: ImageTrainConfig
 
@@ -103,14 +87,16 @@ def fit_image(config_path: Path, out: Path | None = None, exclude: Sequence[Path
     config = check(ImageConfig, read_toml(config_path), str(config_path))
     out = out or Path("runs") / f"fit-{config.name}-{config.revision}"
     shape = _network(config, config_path)
-    sets, held_out, reports = _load(config, config_path, exclude, out / "media")
+    try:
+        pictures = load_pictures(config.data, config_path.parent, exclude, out / "media", config.train.crop, shape.step)
+    except UserError as error:
+        raise UserError(f"{config_path}: {error}") from None
     weights = out / f"{config.name}-{config.revision}.safetensors"
-    identity = data_identity(config.model_dump_json(), [file for data in reports for file in data.files])
-    result = _train(config, shape, sets, held_out[:64], out / "training", identity)
+    result = _train(config, shape, pictures, out / "training")
     network = {key: list(value) for key, value in asdict(shape).items()}
     checkpoints.save(weights, result.params, {"name": f"{config.name}@{config.revision}", "network": network})
     figures = evaluate_image(ImageFsq.load(config.name, config.revision, out))
-    write_card(weights, _card(config, config_path, exclude, reports, network, figures, result.figures, result.seconds))
+    write_card(weights, _card(config, config_path, exclude, pictures, network, figures, result))
     return figures
 
 
@@ -124,59 +110,19 @@ def _network(config: ImageConfig, config_path: Path) -> image_fsq.Config:
     return shape
 
 
-def _load(
-    config: ImageConfig, config_path: Path, exclude: Sequence[Path], unpacked: Path
-) -> tuple[Sets, list[np.ndarray], list[Data]]:
-    """(pictures to train on, crops held out for validation, what the card says of them). `unpacked`: where kept media
-    of datasets go."""
-    files = [_files(data, config_path.parent, unpacked / data.name) for data in config.data]
-    exclusions = Exclusions.of([*exclude, *photo_folders()], kinds=("image",))
-    sets: Sets = []
-    held_out: list[np.ndarray] = []
-    reports: list[Data] = []
-    for data, (root, paths) in zip(config.data, files, strict=True):
-        kept, dropped = exclusions.split(paths)
-        pictures: list[list[np.ndarray]] = []
-        listed: list[tuple[str, str]] = []
-        for path in kept:
-            sizes = _pyramid(path, data.short_sides, config.train.crop)
-            sha256 = digest(path)
-            if sizes and int(sha256[:8], 16) % _HELD_OUT == 0:
-                held_out += [centre_crop(image, 256) for image in sizes if min(image.shape[:2]) >= 256][:1]
-            elif sizes:
-                pictures.append(sizes)
-                listed.append((path.relative_to(root).as_posix(), sha256))
-        if not pictures:
-            raise UserError(
-                f"{config_path}: data {data.name!r} has no picture left to train on in {root}: of {len(paths)} files"
-                f" that match include and min_bytes, {len(dropped)} are excluded and the others are held out, do not"
-                f" open or are smaller than crop ({config.train.crop} pixels)"
-            )
-        sets.append((data.weight, pictures))
-        left_out = {path.relative_to(root).as_posix(): reason for path, reason in dropped.items()}
-        reports.append(Data(data.name, data.licence, data.origin, listed, left_out))
-    return sets, held_out, reports
-
-
-def _train(
-    config: ImageConfig,
-    shape: image_fsq.Config,
-    sets: Sets,
-    held: list[np.ndarray],
-    out: Path,
-    identity: str,
-) -> TrainResult:
+def _train(config: ImageConfig, shape: image_fsq.Config, pictures: Pictures, out: Path) -> TrainResult:
     settings = config.train
 
     def batch(step: int, size: int = settings.batch_size) -> np.ndarray:
         random = np.random.default_rng((config.seed, step))
-        return np.stack([_crop(random, sets, settings.crop, settings.augment) for _ in range(size)])
+        return np.stack([random_crop(random, pictures.sets, settings.crop, settings.augment) for _ in range(size)])
 
     params = image_fsq.init(config.seed, shape)
     # Steps that no run reaches: crops apart from those of training
     start = np.concatenate([batch((1 << 40) + i, 16) for i in range(24)])
     params = image_fsq.closed_form(params, start.astype(np.float32) / 127.5 - 1, shape)
-    pictures = jnp.asarray(np.stack(held)) if held else jnp.asarray(batch(1 << 41, 16))
+    held = jnp.asarray(np.stack(pictures.held_out[:_MOST_HELD]) if pictures.held_out else batch(1 << 41, 16))
+    name = "validation" if pictures.held_out else "training"
 
     def reconstruct(params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         x = images.astype(jnp.float32) / 127.5 - 1
@@ -188,95 +134,46 @@ def _train(
         return log_error(x, y) + (settings.ssim * (1 - ssim(x, y)) if settings.ssim else 0.0)
 
     @jax.jit
-    def quality(params: Any, pictures: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def quality(params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         def one(image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             x, y, codes = reconstruct(params, image[None])
             return psnr(x, y), ssim(x, jnp.clip(y, -1, 1)), codes
 
-        each, similar, codes = jax.lax.map(one, pictures)
+        each, similar, codes = jax.lax.map(one, images)
         return jnp.mean(each), jnp.mean(similar), codes
 
     def evaluate(params: Any) -> dict[str, float]:
-        each, similar, codes = quality(params, pictures)
+        each, similar, codes = quality(params, held)
         used = fsq.level_entropy(np.asarray(codes), shape.levels)
-        return {"validation_psnr_db": float(each), "validation_ssim": float(similar), "level_entropy_bits": used}
+        return {f"{name}_psnr_db": float(each), f"{name}_ssim": float(similar), "level_entropy_bits": used}
 
-    return train(
-        config.name, params, loss, batch, settings.settings(), out, evaluate, higher_is_better=True, identity=identity
-    )
-
-
-def _crop(random: np.random.Generator, sets: Sets, size: int, augment: bool) -> np.ndarray:
-    """One random crop uint8 [size, size, 3]: a set by its weight, then a picture, a size, a place, a side."""
-    shares = np.array([weight for weight, _ in sets])
-    pyramids = sets[int(random.choice(len(sets), p=shares / shares.sum()))][1]
-    sizes = pyramids[int(random.integers(len(pyramids)))]
-    image = sizes[int(random.integers(len(sizes)))]
-    top = int(random.integers(image.shape[0] - size + 1))
-    left = int(random.integers(image.shape[1] - size + 1))
-    crop = image[top : top + size, left : left + size]
-    crop = crop[:, ::-1] if random.random() < 0.5 else crop
-    return _another(random, crop) if augment else crop
+    identity = _identity(config, pictures)
+    return train(config.name, params, loss, batch, settings.settings(), out, evaluate, True, identity)
 
 
-def _another(random: np.random.Generator, crop: np.ndarray) -> np.ndarray:
-    """A crop that is no less natural: turned, its channels in another order, their brightness and contrast changed.
-    A few hundred photographs are learnt by heart otherwise."""
-    if random.random() < 0.5:
-        crop = crop.transpose(1, 0, 2)
-    if random.random() < 0.25:
-        crop = crop[::-1]
-    if random.random() < 0.5:
-        crop = crop[:, :, random.permutation(3)]
-    if random.random() < 0.7:
-        gain = random.uniform(0.75, 1.2) * random.uniform(0.9, 1.1, 3)
-        lift = random.uniform(-25, 25)
-        crop = np.clip(crop * gain.astype(np.float32) + np.float32(lift), 0, 255).astype(np.uint8)
-    return crop
-
-
-def _pyramid(path: Path, short_sides: Sequence[int], smallest: int) -> list[np.ndarray]:
-    """The picture uint8 at each short side that does not enlarge it (or at its own size); [] when it will not open."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as file:
-            short = max(short_sides)
-            file.draft("RGB", (2 * short, 2 * short))
-            rgba = file.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return []
-    under = Image.new("RGBA", rgba.size, "white")
-    under.alpha_composite(rgba)
-    image = under.convert("RGB")
-    own = min(image.size)
-    sizes = []
-    for side in [s for s in short_sides if s <= own] or [own]:
-        scaled = [max(smallest, round(x * side / own)) for x in image.size]
-        sizes.append(np.asarray(image if side == own else image.resize(scaled, Image.Resampling.LANCZOS)))
-    return [array for array in sizes if min(array.shape[:2]) >= smallest]
-
-
-def _files(data: DataConfig, base: Path, unpacked: Path) -> tuple[Path, list[Path]]:
-    root = base / expand(data.path, f"data {data.name!r}")
-    if not root.is_dir():
-        raise UserError(f"data {data.name!r}: there is no folder {root}")
-    if is_dataset(root):
-        root = unpack_media(root, "image", unpacked)
-    found = {path for pattern in data.include for path in root.glob(pattern)}
-    pictures = [p for p in found if p.suffix.lower() in IMAGES and p.is_file() and not p.is_symlink()]
-    return root, sorted(p for p in pictures if p.stat().st_size >= data.min_bytes)
+def _identity(config: ImageConfig, pictures: Pictures) -> dict[str, Any]:
+    """What decides the weights beside the settings of training."""
+    files = [file for data in pictures.reports for file in data.files] + pictures.held_files
+    return {
+        "seed": config.seed,
+        "network": config.network.model_dump(),
+        "batch_size": config.train.batch_size,
+        "crop": config.train.crop,
+        "ssim": config.train.ssim,
+        "augment": config.train.augment,
+        "sets": [[data.name, data.weight, data.short_sides] for data in config.data],
+        "training files": digest_of(files),
+    }
 
 
 def _card(
     config: ImageConfig,
     config_path: Path,
     exclude: Sequence[Path],
-    reports: list[Data],
+    pictures: Pictures,
     network: dict[str, Any],
     figures: dict[str, Any],
-    validation: dict[str, float],
-    seconds: float,
+    result: TrainResult,
 ) -> Card:
     photos = {key: figures[key] for key in ("psnr_db", "ssim", "bits_per_pixel", "images", "distinct_codes")}
     return Card(
@@ -284,18 +181,24 @@ def _card(
         summary=config.summary,
         command=command_of("image", config_path, exclude),
         licence=config.licence,
-        data=reports,
+        data=pictures.reports,
         settings={
             "seed": config.seed,
             **config.train.model_dump(),
             "network": network,
             "weights_of_sets": {data.name: data.weight for data in config.data},
-            "seconds": round(seconds),
+            "seconds": round(result.seconds),
         },
         figures={
             "astronaut, chelsea, coffee, rocket, motorcycle, china, flower (256x256 centre crops)": photos,
             **{name: {"psnr_db": each["psnr_db"], "ssim": each["ssim"]} for name, each in figures["each"].items()},
-            "held-out pictures of the training sets": {k: round(v, 4) for k, v in validation.items() if k != "loss"},
+            _measured_on(pictures): {k: round(v, 4) for k, v in result.figures.items() if k != "loss"},
         },
         notes=config.notes,
     )
+
+
+def _measured_on(pictures: Pictures) -> str:
+    if not pictures.held_out:
+        return "crops of the training pictures, as none of the few is held out"
+    return f"{min(_MOST_HELD, len(pictures.held_out))} pictures held out of the training sets"

@@ -29,23 +29,28 @@ def unpack_media(path: Path, kind: str, to: Path) -> Path:
     if all(source.manifest.media.form == "none" for source in sources):
         raise UserError(f"{path} keeps no media to learn from: build it with keep_media = 'resized' or 'original'")
     to.mkdir(parents=True, exist_ok=True)
+    held = {item.digest for source in sources for sample in source.validation for item in sample.items}
+    written: set[str] = set()
     for source in sources:
-        held = {item.digest for sample in source.validation for item in sample.items}
         suffixes = {item.digest: Path(item.uri).suffix.lower() for s in source.train for item in s.items}
         for digest, its_kind in source.media:
             if its_kind == kind and digest in suffixes and digest not in held:
-                _write(source.media.get(digest, kind), to, suffixes[digest])
+                written.add(_write(source.media.get(digest, kind), to, suffixes[digest]))
+    for path in to.iterdir():  # of another build of the dataset
+        if path.name not in written:
+            path.unlink()
     return to
 
 
-def _write(medium: Media, to: Path, suffix: str) -> None:
+def _write(medium: Media, to: Path, suffix: str) -> str:
+    """Its file's name."""
     data = medium.data
     if isinstance(data, bytes):
         path = to / f"{medium.digest}{suffix}"
     else:
         path = to / f"{medium.digest}.{'png' if medium.kind == 'image' else 'wav'}"
     if path.exists():
-        return
+        return path.name
     part = path.with_name(f"{path.name}.part")
     if isinstance(data, bytes):
         part.write_bytes(data)
@@ -56,6 +61,7 @@ def _write(medium: Media, to: Path, suffix: str) -> None:
     else:
         _write_wav(part, data, medium.sample_rate_hz)
     part.replace(path)
+    return path.name
 
 
 def _write_wav(path: Path, samples: np.ndarray, sample_rate_hz: int) -> None:  # int16 [n]

@@ -15,7 +15,7 @@ import sys
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,27 +86,26 @@ def train(
     folder: Path,
     evaluate: EvaluateFunction | None = None,
     higher_is_better: bool = False,
-    identity: str = "",
+    identity: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Train `params`; `folder` keeps state.npz (to go on after a stop) and history.jsonl. Shows a bar on a terminal.
 
-    The first figure of `evaluate` says which weights are kept, without it the last ones are. `identity` says what is
-    trained on: a folder whose run had another is refused, as one of other settings is (UserError). RunError where the
-    loss is no finite number.
+    The first figure of `evaluate` says which weights are kept, without it the last ones are. `identity` says what else
+    decides the weights, by name: a folder whose run had another is refused, as one of other settings is (UserError).
+    RunError where the loss or its gradient is no finite number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = make_optimizer(settings.optimizer, settings.rate(), settings.clip, settings.muon_scale)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
     copy = jax.tree.map(jnp.copy, params)
     state = {"params": params, "average": copy, "best": copy, "optimizer": optimizer.init(params)}
-    about = _about(settings, identity)
-    step, history, state = _resume(folder, about, state)
+    about = {**asdict(settings), **(identity or {})}
+    step, history, losses, state = _resume(folder, about, state)
     best = state.pop("best")
     update = _update_function(loss, optimizer, settings.average)
 
     before = history[-1]["seconds"] if history else 0.0
     started = time.monotonic()
-    losses: list[jax.Array] = []
     with _progress(name, settings.total_steps) as show, ThreadPoolExecutor(1) as reader:
         waiting = reader.submit(batch, step)
         while step < settings.total_steps:
@@ -126,23 +125,22 @@ def train(
                 entry = {"step": step, "seconds": round(before + time.monotonic() - started, 1), "loss": mean}
                 entry.update(evaluate(state["average"]) if evaluate else {})
                 history.append(entry)
-                with (folder / "history.jsonl").open("a") as file:
-                    file.write(json.dumps(entry) + "\n")
+                _write_history(folder, history)
                 if _best(history, higher_is_better) is entry:
                     best = state["average"]
             show(step, history[-1] if history else {})
             if saving:
-                _save(folder, about, {**state, "best": best}, step)
+                _save(folder, about, {**state, "best": best}, step, history, losses)
     chosen = _best(history, higher_is_better)
     figures = {k: v for k, v in chosen.items() if k != "seconds"}
     return TrainResult(jax.tree.map(np.asarray, best), figures, history, before + time.monotonic() - started)
 
 
-def data_identity(settings: str, files: Sequence[tuple[str, str]]) -> str:
-    """What `train` takes as `identity`: one digest of a config's words and of (path, sha256) of each training file."""
-    digest = hashlib.sha256(settings.encode())
+def digest_of(files: Sequence[tuple[str, str]]) -> str:
+    """One digest of (path, sha256) of each file, hex."""
+    digest = hashlib.sha256()
     for path, sha256 in files:
-        digest.update(f"\0{path}\0{sha256}".encode())
+        digest.update(f"{path}\0{sha256}\0".encode())
     return digest.hexdigest()
 
 
@@ -150,6 +148,7 @@ def _update_function(loss: LossFunction, optimizer: optax.GradientTransformation
     @jax.jit
     def update(state: Any, batch: Any, step: jax.Array) -> tuple[Any, jax.Array]:
         value, gradient = jax.value_and_grad(loss)(state["params"], batch)
+        value = jnp.where(jnp.isfinite(optax.tree.norm(gradient)), value, jnp.nan)
         updates, optimizer_state = optimizer.update(gradient, state["optimizer"], state["params"])
         new = optax.apply_updates(state["params"], updates)
         # A young average follows fast, so that the start is forgotten
@@ -161,8 +160,8 @@ def _update_function(loss: LossFunction, optimizer: optax.GradientTransformation
 
 
 def _check_finite(name: str, losses: Sequence[jax.Array], step: int, folder: Path) -> None:
-    """RunError that names the first step whose loss is no finite number. Called before each save: a state on disk is
-    always one to go on from."""
+    """RunError that names the first step whose loss, or its gradient, is no finite number. Called before each save: a
+    state on disk is always one to go on from."""
     values = np.asarray(jnp.stack(losses)) if losses else np.zeros(0)
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
@@ -176,21 +175,21 @@ def _check_finite(name: str, losses: Sequence[jax.Array], step: int, folder: Pat
 def _best(history: Sequence[dict[str, float]], higher: bool) -> dict[str, float]:
     """The evaluation with the best first figure, the earliest of equal ones; the last where there are no figures."""
     names = [key for key in history[-1] if key not in ("step", "seconds", "loss")] if history else []
-    if not names:
+    measured = [entry for entry in history if names and np.isfinite(entry[names[0]])]
+    if not measured:
         return history[-1] if history else {}
-    return max(history, key=lambda entry: entry[names[0]] * (1 if higher else -1))
+    return max(measured, key=lambda entry: entry[names[0]] * (1 if higher else -1))
 
 
-def _about(settings: TrainSettings, identity: str) -> str:
-    return json.dumps({**asdict(settings), **({"identity": identity} if identity else {})}, sort_keys=True)
-
-
-def _save(folder: Path, about: str, state: Any, step: int) -> None:
+def _save(
+    folder: Path, about: Mapping[str, Any], state: Any, step: int, history: Sequence[dict[str, float]], losses: Any
+) -> None:
     leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+    words = {"settings": json.dumps(about, sort_keys=True), "history": json.dumps(history)}
     temporary = folder / f"state.{uuid.uuid4().hex[:8]}.tmp"
     try:
         with temporary.open("wb") as file:
-            np.savez(file, step=step, settings=about, **leaves)  # type: ignore[arg-type]
+            np.savez(file, step=step, losses=np.asarray(losses, np.float32), **words, **leaves)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, folder / "state.npz")
@@ -198,40 +197,48 @@ def _save(folder: Path, about: str, state: Any, step: int) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _resume(folder: Path, about: str, state: Any) -> tuple[int, list[dict[str, float]], Any]:
-    """(step, history, state) of a run that was stopped here with the same settings, or of a new one."""
+def _write_history(folder: Path, history: Sequence[dict[str, float]]) -> None:
+    """For people and plots; what a run goes on from is in its state."""
+    temporary = folder / f"history.{uuid.uuid4().hex[:8]}.tmp"
+    temporary.write_text("".join(json.dumps(entry) + "\n" for entry in history))
+    temporary.replace(folder / "history.jsonl")
+
+
+def _resume(
+    folder: Path, about: Mapping[str, Any], state: Any
+) -> tuple[int, list[dict[str, float]], list[jax.Array], Any]:
+    """(step, history, losses since the last evaluation, state) of a run that was stopped here with the same settings,
+    or of a new one."""
     path = folder / "state.npz"
     if not path.exists():
         (folder / "history.jsonl").unlink(missing_ok=True)
-        return 0, [], state
+        return 0, [], [], state
     leaves, tree = jax.tree.flatten(state)
     try:
         with np.load(path) as saved:
-            said, step = str(saved["settings"]), int(saved["step"])
-            loaded = [jnp.asarray(saved[f"leaf{i}"]) for i in range(len(leaves))] if said == about else []
+            said, step = json.loads(str(saved["settings"])), int(saved["step"])
+            history, losses = json.loads(str(saved["history"])), [jnp.asarray(x) for x in saved["losses"]]
+            loaded = [jnp.asarray(saved[f"leaf{i}"]) for i in range(len(leaves)) if f"leaf{i}" in saved]
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise UserError(f"{path} is no state of such a training ({error}): remove it, or use another --out") from None
-    if said != about:
-        raise UserError(
-            f"{path} is of a run with other {_differences(said, about)}: give that config again, or use another --out"
-        )
-    for old, new in zip(leaves, loaded, strict=True):
-        if old.shape != new.shape:
-            raise UserError(
-                f"{path} is of another network: it holds {list(new.shape)}, expected {list(old.shape)}; remove it"
-            )
-    lines = (folder / "history.jsonl").read_text().splitlines() if (folder / "history.jsonl").exists() else []
-    history = [entry for entry in map(json.loads, lines) if entry["step"] <= step]
-    (folder / "history.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in history))
-    return step, history, jax.tree.unflatten(tree, loaded)
+    if different := _differences(said, json.loads(json.dumps(about)), step):
+        raise UserError(f"{path} is of a run with other {different}: give that config again, or use another --out")
+    shapes = [[list(leaf.shape) for leaf in some] for some in (loaded, leaves)]
+    if shapes[0] != shapes[1]:
+        found, expected = next((pair for pair in zip(*shapes) if pair[0] != pair[1]), (len(loaded), len(leaves)))
+        raise UserError(f"{path} is of another network: it holds {found}, expected {expected}; remove it")
+    _write_history(folder, history)
+    return step, history, losses, jax.tree.unflatten(tree, loaded)
 
 
-def _differences(found: str, expected: str) -> str:
-    """The settings that differ: "learning_rate (found 0.002, expected 0.001)"."""
-    old, new = json.loads(found), json.loads(expected)
-    names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+def _differences(found: Mapping[str, Any], expected: Mapping[str, Any], step: int) -> str:
+    """The settings that differ: "learning_rate (found 0.002, expected 0.001)". Steps that come after those made may be
+    others."""
+    names = [name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)]
+    if step <= expected["steps"] and "more_steps" in names:
+        names.remove("more_steps")
     said = [
-        "training files" if name == "identity" else f"{name} (found {old.get(name)}, expected {new.get(name)})"
+        name if name.endswith("files") else f"{name} (found {found.get(name)}, expected {expected.get(name)})"
         for name in names
     ]
     return ", ".join(said)

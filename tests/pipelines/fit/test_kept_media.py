@@ -39,6 +39,14 @@ def test_arrays_come_back_as_lossless_files_without_those_of_the_validation_spli
         np.testing.assert_array_equal(np.asarray(Image.open(path)), source.media[path.stem])
 
 
+def test_what_another_build_left_is_removed(media: Path, tmp_path: Path) -> None:
+    dataset(media, tmp_path / "data", "resized")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "of-before.png").write_bytes(b"a picture that is in the validation split now")
+    found = unpack_media(tmp_path / "data" / "pictures", "image", tmp_path / "out")
+    assert "of-before.png" not in {path.name for path in found.iterdir()}
+
+
 def test_sound_comes_back_as_wav(media: Path, tmp_path: Path) -> None:
     source = mmdata.open(dataset(media, tmp_path / "data", "resized"))["speech"]
     found = list(unpack_media(tmp_path / "data", "audio", tmp_path / "out").iterdir())

@@ -52,13 +52,25 @@ def test_a_stopped_run_goes_on_exactly_where_it_was(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_other_settings_is_refused_and_the_difference_is_named(tmp_path: Path) -> None:
-    train("toy", start(), loss, batch, SETTINGS, tmp_path, identity="a")
-    with pytest.raises(UserError, match=r"steps \(found 60, expected 61\)"):
-        train("toy", start(), loss, batch, replace(SETTINGS, steps=61), tmp_path, identity="a")
-    with pytest.raises(UserError, match="other training files"):
-        train("toy", start(), loss, batch, SETTINGS, tmp_path, identity="b")
-    with pytest.raises(UserError, match=r"state.npz is of another network: it holds \[3\], expected \[4\]"):
-        train("toy", {"w": np.zeros(4, np.float32)}, loss, batch, SETTINGS, tmp_path, identity="a")
+    of = {"seed": 1, "training files": "a"}
+    train("toy", start(), loss, batch, SETTINGS, tmp_path, identity=of)
+    with pytest.raises(UserError, match=r"other steps \(found 60, expected 61\):"):
+        train("toy", start(), loss, batch, replace(SETTINGS, steps=61), tmp_path, identity=of)
+    with pytest.raises(UserError, match=r"other seed \(found 1, expected 2\), training files:"):
+        train("toy", start(), loss, batch, SETTINGS, tmp_path, identity={"seed": 2, "training files": "b"})
+    for wrong in ({"w": np.zeros(4, np.float32)}, {"w": np.zeros(3, np.float32), "v": np.zeros(2, np.float32)}):
+        with pytest.raises(UserError, match=r"state.npz is of another network: it holds .*, expected"):
+            train("toy", wrong, loss, batch, SETTINGS, tmp_path, identity=of)
+
+
+def test_a_finished_run_takes_more_steps_and_one_in_them_does_not(tmp_path: Path) -> None:
+    longer = replace(SETTINGS, more_steps=40)
+    whole = train("toy", start(), loss, batch, longer, tmp_path / "whole")
+    train("toy", start(), loss, batch, SETTINGS, tmp_path / "later")
+    again = train("toy", start(), loss, batch, longer, tmp_path / "later")
+    np.testing.assert_array_equal(whole.params["w"], again.params["w"])
+    with pytest.raises(UserError, match=r"more_steps \(found 40, expected 80\)"):
+        train("toy", start(), loss, batch, replace(SETTINGS, more_steps=80), tmp_path / "later")
 
 
 def test_a_damaged_state_is_named(tmp_path: Path) -> None:
@@ -76,6 +88,24 @@ def test_the_first_step_that_is_no_number_is_named_and_what_was_saved_stays_good
     whole = train("toy", start(), loss, batch, replace(SETTINGS, save_every=10), tmp_path / "whole")
     again = train("toy", start(), loss, batch, replace(SETTINGS, save_every=10), tmp_path)
     np.testing.assert_array_equal(again.params["w"], whole.params["w"])
+    assert [entry["loss"] for entry in again.history] == [entry["loss"] for entry in whole.history]
+
+
+def test_a_gradient_that_is_no_number_is_never_saved(tmp_path: Path) -> None:
+    def steep(params: Any, data: Any) -> jax.Array:
+        return loss(params, data) + jnp.sqrt(jnp.sum(0.0 * params["w"]))  # finite, its gradient not
+
+    with pytest.raises(RunError, match="the loss of step 1 is nan"):
+        train("toy", start(), steep, batch, SETTINGS, tmp_path)
+    assert not (tmp_path / "state.npz").exists()
+
+
+def test_a_torn_history_costs_nothing(tmp_path: Path) -> None:
+    train("toy", start(), loss, batch, SETTINGS, tmp_path)
+    words = (tmp_path / "history.jsonl").read_text()
+    (tmp_path / "history.jsonl").write_text(words[:-9])
+    assert len(train("toy", start(), loss, batch, SETTINGS, tmp_path).history) == 3
+    assert (tmp_path / "history.jsonl").read_text() == words
 
 
 @pytest.mark.parametrize("higher", [False, True])
