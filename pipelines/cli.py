@@ -35,9 +35,17 @@ _INTERRUPTED = 130  # what typer returns for Ctrl-C
 
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Config = Annotated[Path, typer.Option(help="What to train, and on what: a TOML file (docs/files.md).")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="The folder to write to; else runs/fit-NAME-REVISION. The same command goes on there."),
+]
 Excludes = Annotated[
     list[Path] | None,
     typer.Option(help="A file or folder that must not be trained on (repeatable); near copies are dropped too."),
+]
+ExcludedTexts = Annotated[
+    list[Path] | None,
+    typer.Option(help="A file or folder that must not be trained on (repeatable): files of the same bytes."),
 ]
 
 
@@ -94,7 +102,7 @@ def recode(
 
 
 @fit_app.command("image")
-def fit_image(config: Config, out: Path | None = None, exclude: Excludes = None) -> None:
+def fit_image(config: Config, out: Out = None, exclude: Excludes = None) -> None:
     """Train an image codec from folders of pictures."""
     from pipelines.fit.images import fit_image as run
 
@@ -102,7 +110,7 @@ def fit_image(config: Config, out: Path | None = None, exclude: Excludes = None)
 
 
 @fit_app.command("audio")
-def fit_audio(config: Config, out: Path | None = None, exclude: Excludes = None) -> None:
+def fit_audio(config: Config, out: Out = None, exclude: Excludes = None) -> None:
     """Train a speech codec from folders of recordings."""
     from pipelines.fit.audio import fit_audio as run
 
@@ -110,7 +118,7 @@ def fit_audio(config: Config, out: Path | None = None, exclude: Excludes = None)
 
 
 @fit_app.command("text")
-def fit_text(config: Config, out: Path | None = None, exclude: Excludes = None) -> None:
+def fit_text(config: Config, out: Out = None, exclude: ExcludedTexts = None) -> None:
     """Train a SentencePiece model from folders of text, JSON lines and datasets."""
     from pipelines.fit.evaluate_text import print_fertility
     from pipelines.fit.text import fit_text as run
@@ -119,7 +127,7 @@ def fit_text(config: Config, out: Path | None = None, exclude: Excludes = None) 
 
 
 @fit_app.command("jpeg")
-def fit_jpeg(config: Config, out: Path | None = None, exclude: Excludes = None) -> None:
+def fit_jpeg(config: Config, out: Out = None, exclude: Excludes = None) -> None:
     """Learn the byte pairs of the jpeg-bytes codec from folders of pictures."""
     from pipelines.fit.jpeg import fit_jpeg as run
 
@@ -128,7 +136,9 @@ def fit_jpeg(config: Config, out: Path | None = None, exclude: Excludes = None) 
 
 @evaluate_app.command("image")
 def evaluate_image(
-    codec: Annotated[list[str] | None, typer.Option(help="A codec's name (repeatable). Else image-fsq16.")] = None,
+    codec: Annotated[
+        list[str] | None, typer.Option(help="A codec's name, or the path of its file (repeatable).")
+    ] = None,
     folder: Annotated[Path | None, typer.Option(help="A folder of pictures. Else seven photographs.")] = None,
     size: Annotated[int, typer.Option(min=16, help="Pixels on a side of the centre crops.")] = 256,
     compare: Annotated[

@@ -49,7 +49,8 @@ def save(path: Path, params: Mapping[str, Any], metadata: Mapping[str, Any], dty
 def load(path: Path, expect: Mapping[str, Any] | None = None) -> tuple[Tree, dict[str, Any]]:
     """(params float32, metadata) of a file that `save` wrote.
 
-    `expect` is a tree of shapes (tuples) or of arrays; ValueError names the tensor that is missing, extra or misshapen.
+    `expect` is a tree of shapes (tuples) or of arrays; ValueError names the tensor that is missing, extra, misshapen or
+    holds what is no number.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -61,6 +62,9 @@ def load(path: Path, expect: Mapping[str, Any] | None = None) -> tuple[Tree, dic
             metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{path}: tensor {name!r} holds NaN or infinity: the file is damaged, or training failed")
     if expect is not None:
         _check(path, tensors, expect)
     return unflatten(tensors), metadata
@@ -81,17 +85,25 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path, form: Callable[..., Config], known: Iterable[str]) -> Config:
-    """The network's settings in a file's metadata, as `form`: lists become tuples, what is missing has its default.
+    """The network's settings in a file's metadata, as `form`: lists of whole numbers become tuples, what is missing has
+    its default.
 
-    ValueError names the file, the setting that `form` does not know and those it does: another version wrote it.
+    ValueError names the file and the setting that `form` does not know or that is no such list: another version, or
+    another program, wrote it.
     """
     settings = read_metadata(path).get("network", {})
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path.name}: its network is {settings!r}, not a table of settings")
     names = sorted(known)
-    for name in settings:
+    for name, value in settings.items():
         if name not in names:
             raise ValueError(
                 f"{path.name} is of another network or version: it has the setting {name!r}, expected"
                 f" {', '.join(names)}"
+            )
+        if not isinstance(value, list) or any(type(each) is not int or each < 0 for each in value):
+            raise ValueError(
+                f"{path.name} is of another network or version: {name} is {value!r}, not a list of whole numbers"
             )
     try:
         return form(**{name: tuple(value) for name, value in settings.items()})

@@ -1,4 +1,4 @@
-"""The shipped codecs by name: one plain dict, loaded when asked for and then kept. And text codecs that are files.
+"""The shipped codecs by name: one plain dict, loaded when asked for and then kept. And codecs that are files.
 
 A name without a revision means the newest; revisions are never replaced, so "image-fsq16@1" stays loadable.
 A codec of your own needs no entry here: it is an object with the methods of `tokenizer.codec.Codec`.
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizer import checkpoints
 from tokenizer.codec import Codec
 
 
@@ -128,6 +129,39 @@ def is_codec_file(name: str) -> bool:
 def load_text_codec(path: str | Path) -> Codec:
     """The text codec of a `tokenizer.json` or a SentencePiece `.model`; ValueError says what is wrong with it."""
     return CodecFile.of(Path(path)).load()
+
+
+CODEC_FILES = (".safetensors", ".bpe", ".model", ".json")
+_FITTED = re.compile(r"(.+)-(\d+)\.(?:safetensors|bpe)")
+
+
+def load_codec_file(path: str | Path) -> Codec:
+    """The codec in a file that `mmdata fit` wrote, NAME-REVISION.safetensors or .bpe, or in a text codec's; ValueError
+    says what is wrong with it."""
+    path = Path(path)
+    if is_codec_file(path.name):
+        return load_text_codec(path)
+    if not (named := _FITTED.fullmatch(path.name)):
+        raise ValueError(f"{path} is no codec's file: give NAME-REVISION.safetensors or .bpe, as `mmdata fit` wrote it")
+    if not path.is_file():
+        raise ValueError(f"no file {path}; check the path")
+    name, revision = named[1], int(named[2])
+    if path.suffix == ".bpe":
+        from tokenizer.jpeg import JpegBytes
+
+        return JpegBytes.load(name, revision, path.parent)
+    if "bands" in checkpoints.read_metadata(path).get("network", {}):  # of sound
+        from tokenizer.audio import SpeechMelFsq
+
+        return SpeechMelFsq.load(name, revision, path.parent)
+    from tokenizer.image import ImageFsq
+
+    return ImageFsq.load(name, revision, path.parent)
+
+
+def open_codec(name: str) -> Codec:
+    """The codec of this name, or in the file of this path."""
+    return load_codec_file(name) if name.endswith(CODEC_FILES) else load_codec(name)
 
 
 @functools.cache

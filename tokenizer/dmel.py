@@ -86,6 +86,7 @@ class Dmel:
 
 
 def encode_frames(frames: np.ndarray) -> np.ndarray:
-    """log-mel float32 [T, 80] -> levels int32 [T, 80]; values outside the range get the nearest level."""
+    """log-mel float32 [T, 80] -> levels int32 [T, 80]; values outside the range get the nearest level, and what is no
+    number (NaN in a sound makes the frames around it so) that of silence."""
     levels = np.floor((frames.astype(np.float64) - LOW) / _STEP)
-    return np.clip(levels, 0, LEVELS - 1).astype(np.int32)
+    return np.clip(np.nan_to_num(levels, nan=0.0), 0, LEVELS - 1).astype(np.int32)

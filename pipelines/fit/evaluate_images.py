@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.fit.exclude import IMAGES
-from pipelines.fit.image_files import FORMATS, nearest_file, published
+from pipelines.fit.image_files import FORMATS, nearest_file, published, writable
 from tokenizer.codec import Codec
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle", "china", "flower")
@@ -44,11 +44,14 @@ def evaluate_images(
     {"set", "images", "skipped": files too small or broken, "codecs": [{"codec", "images", "psnr_db", "ssim",
     "bits_per_pixel", "distinct_codes", "each": {picture: figures}, and of codecs with levels "level_bits": the sum over
     channels of the entropy of a channel's levels, "most_level_bits": what it could be}], and with `compare` "files":
-    [{"file", "nearest_to": codec, "psnr_db", "ssim", "bits_per_pixel"}], "published": [...]}. A picture's file has the
-    quality whose size, header counted, is nearest to what the codec takes for it. `show` gets each picture, `follow` is
-    told (done, of how many).
+    [{"file", "nearest_to": codec, "psnr_db", "ssim", "bits_per_pixel"}], "not_written": formats that this Pillow does
+    not write, "published": [...]}. A picture's file has the quality whose size, header counted, is nearest to what the
+    codec takes for it. A codec that is given twice is measured once. `show` gets each picture, `follow` is told (done,
+    of how many).
     """
-    tried = [_Trial(_open(codec), compare) for codec in codecs]
+    opened = {f"{codec.name}@{codec.revision}": codec for codec in map(_open, codecs)}
+    kinds = writable() if compare else []
+    tried = [_Trial(codec, kinds) for codec in opened.values()]
     crops, total = _crops(folder, size)
     images = 0
     for done, (name, picture) in enumerate(crops, 1):
@@ -68,7 +71,9 @@ def evaluate_images(
         "codecs": [trial.figures() for trial in tried],
     }
     if compare:
-        answer |= {"files": [row for trial in tried for row in trial.file_rows()], "published": published()}
+        answer["files"] = [row for trial in tried for row in trial.file_rows()]
+        answer["not_written"] = [kind for kind in FORMATS if kind not in kinds]
+        answer["published"] = published()
     return answer
 
 
@@ -99,10 +104,10 @@ class _Scores:
 class _Trial:
     """One codec, and the image files beside it."""
 
-    def __init__(self, codec: Codec, compare: bool) -> None:
+    def __init__(self, codec: Codec, kinds: Sequence[str]) -> None:
         self._codec, self._name = codec, f"{codec.name}@{codec.revision}"
         self._scores = _Scores()
-        self._files = {kind: _Scores() for kind in FORMATS} if compare else {}
+        self._files = {kind: _Scores() for kind in kinds}
         self._seen: list[np.ndarray] = []
 
     def add(self, name: str, picture: np.ndarray) -> Shown:
@@ -135,9 +140,9 @@ class _Trial:
 
 
 def _open(codec: str | Codec) -> Codec:
-    from tokenizer.codecs import load_codec
+    from tokenizer.codecs import open_codec
 
-    codec = load_codec(codec) if isinstance(codec, str) else codec
+    codec = open_codec(codec) if isinstance(codec, str) else codec
     if codec.kind != "image":
         raise ValueError(f"{codec.name} is a codec of {codec.kind}: `mmdata evaluate {codec.kind}` measures it")
     return codec

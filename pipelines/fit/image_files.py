@@ -17,6 +17,14 @@ FORMATS: dict[str, dict[str, Any]] = {
 _QUALITIES = range(0, 96)  # above 95 JPEG only grows; no codec is near
 
 
+def writable() -> list[str]:
+    """The formats of `FORMATS` that this Pillow writes: AVIF since 11.3, where it was built with libavif."""
+    from PIL import Image
+
+    Image.init()
+    return [kind for kind in FORMATS if kind.upper() in Image.SAVE]
+
+
 def nearest_file(kind: str, picture: np.ndarray, num_bytes: float) -> tuple[bytes, np.ndarray]:
     """(the file, its pixels) of the quality whose size is nearest to `num_bytes`, header and all; the smallest that the
     format reaches where all are larger. picture: uint8 [H, W, 3]"""

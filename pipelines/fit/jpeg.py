@@ -6,7 +6,8 @@ from is those bytes, each picture once. Nothing is drawn by chance: the same pic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mmdata.commit import write_bytes
 from mmdata.errors import UserError
-from pipelines.config import check, expand, read_toml
-from pipelines.fit.card import Card, Data, write_card
+from pipelines.config import NAME, check, expand, read_toml
+from pipelines.fit.card import Card, Data, command_of, write_card
 from pipelines.fit.evaluate_images import evaluate_image, photo_folders, read_picture
 from pipelines.fit.exclude import IMAGES, Exclusions, digest
+from pipelines.fit.kept_media import is_dataset, unpack_media
 from tokenizer.byte_pairs import BytePairs, learn
 from tokenizer.image import ResizePolicy, resize
 from tokenizer.jpeg import QUALITY, JpegBytes, canonical, header_parts
@@ -36,26 +38,26 @@ class JpegDataConfig(BaseModel):
     """One set of training pictures."""
 
     model_config = ConfigDict(extra="forbid")
-    name: str
-    path: str  # relative to the config file; ${VARIABLE} is expanded
-    include: list[str] = ["**/*"]
+    name: str = Field(pattern=NAME)
+    path: str  # a folder, or a dataset with kept media; relative to the config file; ${VARIABLE} is expanded
+    include: list[str] = Field(["**/*"], min_length=1)
     origin: str = ""
     licence: str
-    min_bytes: int = 20_000
+    min_bytes: int = Field(20_000, ge=0)
 
 
 class JpegConfig(BaseModel):
     """The file given to `mmdata fit jpeg --config`."""
 
     model_config = ConfigDict(extra="forbid")
-    name: str
-    revision: int = 1
+    name: str = Field(pattern=NAME)
+    revision: int = Field(1, ge=1)
     licence: str
     summary: str = ""
     notes: list[str] = []
     size: int = Field(default=320, ge=260, description="codes: 256 bytes, 2 parts of the header, pairs, 1 that fills")
     tokens: int = Field(default=256, ge=1, description="16x16-pixel squares that a picture is resized to, at the most")
-    data: list[JpegDataConfig]
+    data: list[JpegDataConfig] = Field(min_length=1)
 
 
 def fit_jpeg(config_path: Path, out: Path | None = None, exclude: Sequence[Path] = ()) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def fit_jpeg(config_path: Path, out: Path | None = None, exclude: Sequence[Path]
     """
     config = check(JpegConfig, read_toml(config_path), str(config_path))
     out = out or Path("runs") / f"fit-{config.name}-{config.revision}"
-    kept, held_out, reports = _load(config, config_path, exclude)
+    kept, held_out, reports = _load(config, config_path, exclude, out / "media")
     # One code is for filling
     vocabulary = learn(kept, config.size - 1, header_parts())
     weights = out / f"{config.name}-{config.revision}.bpe"
@@ -83,43 +85,63 @@ def fit_jpeg(config_path: Path, out: Path | None = None, exclude: Sequence[Path]
 
 
 def _load(
-    config: JpegConfig, config_path: Path, exclude: Sequence[Path]
+    config: JpegConfig, config_path: Path, exclude: Sequence[Path], unpacked: Path
 ) -> tuple[list[bytes], list[bytes], list[Data]]:
-    """(JPEGs to learn from, JPEGs held out, what the card says of them)"""
-    folders = [_files(data, config_path.parent) for data in config.data]
+    """(JPEGs to learn from, JPEGs held out, what the card says of them). `unpacked`: where datasets' media go."""
+    if len({data.name for data in config.data}) < len(config.data):
+        raise UserError(f"{config_path}: two sets of data have one name; give each its own")
+    folders = [_files(data, config_path.parent, unpacked / data.name) for data in config.data]
     exclusions = Exclusions.of([*exclude, *photo_folders()], kinds=("image",))
     policy = replace(ResizePolicy(), tokens=config.tokens)
     kept: dict[str, bytes] = {}
     held_out: dict[str, bytes] = {}
     reports = []
     for data, (root, paths) in zip(config.data, folders, strict=True):
-        good, dropped = exclusions.split(paths)
+        good, dropped = exclusions.split(path for path in paths if path.stat().st_size >= data.min_bytes)
+        dropped |= {path: "smaller than min_bytes" for path in paths if path.stat().st_size < data.min_bytes}
         listed = []
         for path in good:
             picture = read_picture(path)
             sha256 = digest(path)
-            if picture is None or sha256 in kept or sha256 in held_out:
+            if picture is None:
+                dropped[path] = "does not open"
+                continue
+            if sha256 in kept or sha256 in held_out:
+                dropped[path] = "same bytes as a file before it"
                 continue
             jpeg = canonical(resize(picture, policy))
             if int(sha256[:8], 16) % _HELD_OUT == 0:
                 held_out[sha256] = jpeg
+                dropped[path] = "held out"
             else:
                 kept[sha256] = jpeg
                 listed.append((path.relative_to(root).as_posix(), sha256))
         if not listed:
-            raise UserError(f"{config_path}: data {data.name!r} has no picture left to learn from in {root}")
+            raise UserError(
+                f"{config_path}: data {data.name!r} has no picture left to learn from in {root}{_why_none(dropped)}"
+            )
         left_out = {path.relative_to(root).as_posix(): reason for path, reason in dropped.items()}
         reports.append(Data(data.name, data.licence, data.origin, listed, left_out))
     return list(kept.values()), list(held_out.values()), reports
 
 
-def _files(data: JpegDataConfig, base: Path) -> tuple[Path, list[Path]]:
+def _why_none(dropped: Mapping[Path, str]) -> str:
+    """The commonest reason, as the end of a sentence."""
+    if not dropped:
+        return ": no picture's path matches include"
+    reason, count = Counter(dropped.values()).most_common(1)[0]
+    return f": of {len(dropped)} files {count}: {reason}"
+
+
+def _files(data: JpegDataConfig, base: Path, unpacked: Path) -> tuple[Path, list[Path]]:
+    """(a folder, the picture files in it that match)"""
     root = base / expand(data.path, f"data {data.name!r}")
     if not root.is_dir():
         raise UserError(f"data {data.name!r}: there is no folder {root}")
+    if is_dataset(root):
+        root = unpack_media(root, "image", unpacked)
     found = {path for pattern in data.include for path in root.glob(pattern)}
-    pictures = [p for p in found if p.suffix.lower() in IMAGES and p.is_file() and not p.is_symlink()]
-    return root, sorted(p for p in pictures if p.stat().st_size >= data.min_bytes)
+    return root, sorted(p for p in found if p.suffix.lower() in IMAGES and p.is_file() and not p.is_symlink())
 
 
 def _counts(vocabulary: BytePairs, jpegs: Sequence[bytes]) -> dict[str, float]:
@@ -142,12 +164,10 @@ def _card(
     from PIL import __version__ as pillow
     from PIL import features
 
-    # Absolute paths are somebody's machine: the card keeps the name only
-    named = [path.name if path.is_absolute() else path.as_posix() for path in (config_path, *exclude)]
     return Card(
         name=f"{config.name}@{config.revision}",
         summary=config.summary,
-        command=f"mmdata fit jpeg --config {named[0]}" + "".join(f" --exclude {name}" for name in named[1:]),
+        command=command_of("jpeg", config_path, exclude),
         licence=config.licence,
         data=reports,
         settings={

@@ -6,6 +6,7 @@ under their digests; those that the validation split has are left out.
 
 from __future__ import annotations
 
+import json
 import wave
 from pathlib import Path
 
@@ -16,8 +17,12 @@ from mmdata.media import Media
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether a folder is a dataset, or one source of it."""
-    return (path / "manifest.json").is_file()
+    """Whether a folder is a dataset, or one source of it: other programs have a manifest.json too."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and "format_version" in manifest and manifest.get("kind") in ("source", "dataset")
 
 
 def unpack_media(path: Path, kind: str, to: Path) -> Path:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mmdata.errors import UserError
 from pipelines.config import expand
 from pipelines.fit.exclude import Exclusions, digest
+from pipelines.fit.kept_media import is_dataset
 from pipelines.ingest.files import read_text, unpacked
 from pipelines.ingest.media import CANNOT_DECODE, OVER_LIMIT, Limits, MediaError
 
@@ -72,7 +73,7 @@ def open_set(data: TextDataConfig, base: Path, exclusions: Exclusions) -> TextSe
     left_out = ""
     for name in data.paths:
         root = (base / expand(name, f"data {data.name!r}")).resolve()
-        if (root / "manifest.json").is_file():
+        if is_dataset(root):
             found |= _of_dataset(root, exclusions)
             left_out = hashlib.sha256("".join(sorted(exclusions.sha256)).encode()).hexdigest()
             continue

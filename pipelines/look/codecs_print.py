@@ -29,6 +29,10 @@ def print_images(answer: dict[str, Any]) -> None:
     out.print(table)
     skipped = f", {answer['skipped']} too small or broken" if answer["skipped"] else ""
     out.print(f"{answer['images']} centre crops of {answer['set']}{skipped}; means of the figures of each picture")
+    if missing := answer.get("not_written"):
+        out.print(
+            f"without {' and '.join(missing)}: the installed Pillow does not write it (AVIF: pillow 11.3 and later)"
+        )
     if published := answer.get("published"):
         table = plain_table("published, on other pictures", "bits/pixel", "PSNR dB", "SSIM", "rFID", words=("set",))
         for row in published:

@@ -19,6 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from pipelines.config import NAME
 from pipelines.look.layout_reference import layouts_page
 
 _INTRODUCTION = """# The files you write
@@ -144,8 +145,15 @@ def _type(field: FieldInfo) -> str:
         if getattr(rule, bound, None) is not None
     ]
     patterns = [rule.pattern for rule in field.metadata if getattr(rule, "pattern", None)]
-    choices = [" or ".join(f'`"{word}"`' for word in re.findall(r"\w+", pattern)) for pattern in patterns]
+    choices = [_choices(pattern) for pattern in patterns]
     return ", ".join([*(choices or [_words(field.annotation)]), *bounds])
+
+
+def _choices(pattern: str) -> str:
+    """A pattern in words: of `^(one|other)$` the choices."""
+    if pattern == NAME:
+        return "text: letters, digits, `.`, `_`, `-`"
+    return " or ".join(f'`"{word}"`' for word in re.findall(r"\w+", pattern))
 
 
 def _words(kind: Any) -> str:

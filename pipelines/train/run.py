@@ -87,7 +87,7 @@ class RunSettings(_Table):
     seed: int = 0
     seq_len: int = Field(1024, ge=8, description="tokens of a row")
     batch_size: int = Field(8, ge=1, description="rows of a step, of all devices together")
-    steps: int = Field(200, ge=1)
+    steps: int = Field(200, ge=1, description="batches learnt from, in all")
     layout: str = Field("mmdata", description="a layout's name, or its TOML file")
     codecs: list[str] = Field(
         default_factory=list,

@@ -50,6 +50,15 @@ def test_weights_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused_by_file_and_tensor(tmp_path: Path, value: float) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"good": np.ones(3, np.float16), "a.bad": np.array([1, value], np.float16)}, tmp_path / "w")
+    with pytest.raises(ValueError, match=r"w: tensor 'a\.bad' holds NaN or infinity"):
+        checkpoints.load(tmp_path / "w")
+
+
 def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w").write_bytes(b"not safetensors at all")
     with pytest.raises(ValueError, match="not a safetensors file"):
@@ -75,10 +84,13 @@ def test_a_networks_settings_come_back_or_name_what_is_of_another_version(tmp_pa
     checkpoints.save(path, TREE, {"network": {"heads": [3]}})
     with pytest.raises(ValueError, match=r"w is of another network .*'heads', expected blocks, widths"):
         checkpoints.read_config(path, Shape, ["widths", "blocks"])
-    for wrong in ([1, 2], 3):
+    for wrong in ([1, 2], 3, [64.0], ["64"], "6", [True], [-1], {"a": 1}):
         checkpoints.save(path, TREE, {"network": {"widths": wrong}})
         with pytest.raises(ValueError, match="w is of another network or version"):
             checkpoints.read_config(path, Shape, ["widths", "blocks"])
+    checkpoints.save(path, TREE, {"network": [3]})
+    with pytest.raises(ValueError, match=r"w: its network is \[3\], not a table"):
+        checkpoints.read_config(path, Shape, ["widths", "blocks"])
     path.write_bytes(b"none")
     with pytest.raises(ValueError, match="not a safetensors file"):
         checkpoints.read_config(path, Shape, ["widths", "blocks"])

@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 
 from tests.tokenizer.toy_vocabularies import byte_level, spm, unigram
+from tokenizer import codecs
 from tokenizer.codec import CodecSpec, spec_of
-from tokenizer.codecs import CodecFile, FileCodecs, is_codec_file, load_codec, load_text_codec
+from tokenizer.codecs import (
+    CodecFile,
+    FileCodecs,
+    is_codec_file,
+    load_codec,
+    load_codec_file,
+    load_text_codec,
+    open_codec,
+)
 
 
 @pytest.fixture
@@ -75,6 +84,36 @@ def test_what_is_no_such_file_is_refused_in_one_line(name: str, tmp_path: Path) 
     with pytest.raises(ValueError, match=r"check the path|tokenizer\.json or a SentencePiece") as error:
         load_text_codec(tmp_path / name)
     assert "\n" not in str(error.value) and name in str(error.value)
+
+
+def test_fitted_codecs_are_loaded_by_the_path_of_their_file(tmp_path: Path) -> None:
+    weights = Path(codecs.__file__).parent / "weights"
+    for name in ("image-fsq16-1.safetensors", "speech-melfsq-1.safetensors", "jpeg-bytes-1.bpe"):
+        shutil.copy(weights / name, tmp_path / name.replace("-1.", "-of.mine-7."))
+        codec = open_codec(str(tmp_path / name.replace("-1.", "-of.mine-7.")))
+        shipped = load_codec(name.rpartition("-")[0] + "@1")
+        assert (codec.name, codec.revision) == (f"{shipped.name}-of.mine", 7) and codec.kind == shipped.kind
+        assert codec.codebooks == shipped.codebooks
+    (tmp_path / "a.model").write_bytes(spm())
+    assert load_codec_file(tmp_path / "a.model") is load_text_codec(tmp_path / "a.model")
+    assert open_codec("dmel") is load_codec("dmel")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("absent-1.safetensors", "no file .*absent-1.safetensors"),
+        ("toy.bpe", "toy.bpe is no codec's file: give NAME-REVISION"),
+        ("toy-1.bpe", "toy-1.bpe is no vocabulary of bytes"),
+        ("toy-1.safetensors", "toy-1.safetensors is not a safetensors file"),
+    ],
+)
+def test_what_is_no_fitted_codec_is_refused_in_one_line(name: str, words: str, tmp_path: Path) -> None:
+    for broken in ("toy.bpe", "toy-1.bpe", "toy-1.safetensors"):
+        (tmp_path / broken).write_text("words")
+    with pytest.raises(ValueError, match=words) as error:
+        open_codec(str(tmp_path / name))
+    assert "\n" not in str(error.value)
 
 
 def test_specials_are_written_down_only_where_there_are_some() -> None:

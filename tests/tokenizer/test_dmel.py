@@ -49,6 +49,15 @@ def test_what_is_outside_the_range_gets_the_nearest_level() -> None:
     assert encode_frames(np.array([[-99.0, LOW, HIGH, 99.0]], np.float32)).tolist() == [[0, 0, 15, 15]]
 
 
+def test_a_sample_that_is_no_number_is_silence_around_it_alone() -> None:
+    sound = chirp()
+    sound[8_000] = np.nan
+    codes, clean = Dmel().encode(sound).codes, Dmel().encode(chirp()).codes
+    assert codes.min() >= 0 and codes.max() < 16
+    different = np.flatnonzero((codes != clean).any(1))
+    assert len(different) and abs(different - 25).max() <= 2 and (codes[25] == 0).all()
+
+
 def test_sound_comes_back_and_silence_stays_silent() -> None:
     codec = load_codec("dmel")
     back = codec.decode(codec.encode(chirp()))

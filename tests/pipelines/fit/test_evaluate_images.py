@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tokenizer
 from pipelines.fit.evaluate_images import evaluate_images
 from pipelines.fit.image_files import FORMATS, nearest_file, published
 from pipelines.look.codecs_print import Sheet, print_images
@@ -112,6 +113,30 @@ def test_files_stand_beside_each_codec_and_published_figures_name_their_sets(fol
     assert abs(jpeg["bits_per_pixel"] / answer["codecs"][1]["bits_per_pixel"] - 1) < 0.2
     assert answer["published"] == published()
     assert all(row["set"] and row["source"] for row in published())
+
+
+def test_a_codec_given_twice_is_measured_once(folder: Path) -> None:
+    answer = evaluate_images(["jpeg-bytes", Gray(), "jpeg-bytes@1"], folder, 64)
+    assert [row["codec"] for row in answer["codecs"]] == ["jpeg-bytes@1", "gray@3"]
+    assert len(answer["files"]) == 2 * len(FORMATS)
+
+
+def test_a_codec_is_named_by_the_path_of_its_file_too(folder: Path, tmp_path: Path) -> None:
+    shipped = Path(tokenizer.__file__).parent / "weights" / "jpeg-bytes-1.bpe"
+    (tmp_path / "mine-4.bpe").write_bytes(shipped.read_bytes())
+    mine, theirs = evaluate_images([str(tmp_path / "mine-4.bpe"), "jpeg-bytes"], folder, 64, compare=False)["codecs"]
+    assert mine == {**theirs, "codec": "mine@4"}
+
+
+def test_a_format_that_pillow_does_not_write_is_left_out_and_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.init()
+    monkeypatch.delitem(Image.SAVE, "AVIF")
+    answer = evaluate_images([Gray()], folder, 64)
+    assert [row["file"] for row in answer["files"]] == ["JPEG", "WebP"] and answer["not_written"] == ["AVIF"]
+    print_images(answer)
+    assert "without AVIF: the installed Pillow does not write it" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_table_names_codecs_files_and_sources(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,11 @@ def test_a_vocabulary_is_learnt_with_its_card_and_without_what_is_excluded(confi
     assert figures["training"]["pictures"] + figures["held_out"]["pictures"] == 5
     assert figures["training"]["bytes_a_code"] > 2, "the header alone is most of these files"
     card = json.loads((tmp_path / "out" / "toy-1.json").read_text())
-    assert list(card["data"][0]["dropped"]) == ["3.png"] and "--exclude 3.png" in card["command"]
+    dropped = card["data"][0]["dropped"]
+    assert "same bytes as" in dropped["3.png"] and dropped["broken.png"] == "does not open"
+    held = [name for name, why in dropped.items() if why == "held out"]
+    assert len(held) == figures["held_out"]["pictures"] and len(dropped) == 2 + len(held)
+    assert card["command"] == "mmdata fit jpeg --config fit.toml --exclude 3.png"
     assert card["settings"]["quality"] == 25 and card["settings"]["libjpeg_turbo"]
     assert "3.png" not in (tmp_path / "out" / "toy-1.files.tsv").read_text()
     picture = np.asarray(Image.open(tmp_path / "pictures" / "3.png"))
@@ -58,11 +62,30 @@ def test_the_same_pictures_give_the_same_file(config: Path, tmp_path: Path) -> N
     assert (tmp_path / "a" / "toy-1.bpe").read_bytes() == (tmp_path / "b" / "toy-1.bpe").read_bytes()
 
 
+def test_files_that_are_too_small_or_come_twice_are_on_the_card(config: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    (pictures / "again.png").write_bytes((pictures / "0.png").read_bytes())
+    config.write_text(CONFIG.replace("min_bytes = 0", "min_bytes = 100"))
+    fit_jpeg(config, tmp_path / "out")
+    dropped = json.loads((tmp_path / "out" / "toy-1.json").read_text())["data"][0]["dropped"]
+    assert dropped["broken.png"] == "smaller than min_bytes" and "same bytes as a file before it" in dropped.values()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (('"pictures"', '"absent"'), r"'drawn'.*no folder .*absent"),
-        (("min_bytes = 0", "min_bytes = 99999999"), r"'drawn' has no picture left"),
+        (
+            ("min_bytes = 0", "min_bytes = 99999999"),
+            r"'drawn' has no picture left.*of 7 files 7: smaller than min_bytes",
+        ),
+        (("min_bytes = 0", 'include = ["*.jpg"]'), r"'drawn' has no picture left.*matches include"),
+        (("min_bytes = 0", "min_bytes = -1"), "min_bytes: .*greater than or equal to 0"),
+        (("min_bytes = 0", "include = []"), "include: .*at least 1 item"),
+        (('"toy"', '"../toy"'), "name: .*pattern"),
+        (('"toy"', '"toy"\nrevision = 0'), "revision: .*greater than or equal to 1"),
+        ((CONFIG[CONFIG.index("[[data]]") :], "data = []"), "data: .*at least 1 item"),
+        (("min_bytes = 0", CONFIG[CONFIG.index("[[data]]") :]), "two sets of data have one name"),
         (("size = 270", "size = 40"), "size"),
         (("tokens", "token"), "did you mean 'tokens'"),
     ],

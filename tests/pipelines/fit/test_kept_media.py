@@ -11,6 +11,7 @@ import mmdata
 from mmdata.errors import UserError
 from pipelines.build.engine import build
 from pipelines.fit.images import fit_image
+from pipelines.fit.jpeg import fit_jpeg
 from pipelines.fit.kept_media import is_dataset, unpack_media
 from tests.pipelines.build.toy_build import load_toy, make_media, toy_recipe
 
@@ -68,6 +69,23 @@ def test_a_dataset_without_kept_media_says_what_to_do(media: Path, tmp_path: Pat
     assert is_dataset(folder) and is_dataset(folder / "pictures") and not is_dataset(media)
     with pytest.raises(UserError, match="keeps no media to learn from: build it with keep_media"):
         unpack_media(folder, "image", tmp_path / "out")
+
+
+@pytest.mark.parametrize("words", ['{"name": "a web app", "version": 2}', "[1]", "no JSON", '{"format_version": 1}'])
+def test_a_manifest_of_another_program_makes_no_dataset(tmp_path: Path, words: str) -> None:
+    (tmp_path / "manifest.json").write_text(words)
+    assert not is_dataset(tmp_path)
+
+
+def test_byte_pairs_are_learnt_from_a_dataset(media: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    dataset(media, tmp_path / "data", "resized")
+    (tmp_path / "fit.toml").write_text(
+        "name = 'toy'\nlicence = 'CC0-1.0'\nsize = 262\ntokens = 4\n[[data]]\nname = 'kept'\npath = 'data/pictures'\n"
+        "licence = 'CC0-1.0'\nmin_bytes = 0\n"
+    )
+    fit_jpeg(tmp_path / "fit.toml", tmp_path / "out")
+    assert "kept\t" in (tmp_path / "out" / "toy-1.files.tsv").read_text()
 
 
 def test_an_image_codec_is_fitted_on_a_dataset(media: Path, tmp_path: Path) -> None:

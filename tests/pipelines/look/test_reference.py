@@ -72,3 +72,11 @@ def test_choices_bounds_and_defaults_are_written_out(page: str) -> None:
     assert '| `keep_media` | `"none"` or `"resized"` or `"original"` | `"none"` |' in page
     assert "| `validation` | number, at least 0, at most 0.5 | `0.01` |" in page
     assert "| `path` | text | required |" in page
+    assert "| `name` | text: letters, digits, `.`, `_`, `-` | required |" in page
+    assert '| `dtype` | `"float32"` or `"bfloat16"` |' in page
+
+
+def test_steps_of_a_run_are_not_said_to_be_those_of_a_fit(page: str) -> None:
+    run, fit = page.split("## Fit config: image")
+    said = [re.findall(r"^\| `steps` \|.*\| (.*) \|$", part, re.MULTILINE) for part in (run, fit)]
+    assert said[0] == ["batches learnt from, in all"] and "cosine" in said[1][0]
