@@ -71,7 +71,7 @@ class Exclusions:
         for path in _files(paths):
             name = path.name if path.parent.name == "" else f"{path.parent.name}/{path.name}"
             sha256.setdefault(digest(path), name)
-            if path.name == "MANIFEST.tsv":
+            if path.suffix.lower() == ".tsv":
                 sha256.update(_manifest(path))
             elif "image" in kinds and path.suffix.lower() in IMAGES:
                 look = phash(path)
@@ -213,7 +213,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 def _manifest(path: Path) -> dict[str, str]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return {row["sha256"]: row.get("path", path.name) for row in rows if row.get("sha256")}
+        return {row["sha256"]: row.get("path") or path.name for row in rows if row.get("sha256")}
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
