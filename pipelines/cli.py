@@ -111,10 +111,11 @@ def fit_audio(config: Config, out: Path | None = None, exclude: Excludes = None)
 
 @fit_app.command("text")
 def fit_text(config: Config, out: Path | None = None, exclude: Excludes = None) -> None:
-    """Train a SentencePiece model from folders of text."""
+    """Train a SentencePiece model from folders of text, JSON lines and datasets."""
+    from pipelines.fit.evaluate_text import print_fertility
     from pipelines.fit.text import fit_text as run
 
-    _say(False, _asked(run, config, out, exclude=exclude or []))
+    print_fertility(_asked(run, config, out, exclude=exclude or []))
 
 
 @evaluate_app.command("image")
@@ -145,11 +146,19 @@ def evaluate_audio(
 
 
 @evaluate_app.command("text")
-def evaluate_text(folder: Path, codec: str = "text-spm16k", json: Json = False) -> None:
-    """Bytes a token, by language folder, and whether every file comes back exactly."""
+def evaluate_text(
+    folder: Annotated[Path, typer.Argument(help="Text files, a folder a language.")],
+    codec: Annotated[
+        str, typer.Option(help="A name, or the path of a tokenizer.json or a SentencePiece .model.")
+    ] = "text-spm16k",
+    json: Json = False,
+) -> None:
+    """Bytes a token and tokens a character by language, and whether every text comes back exactly."""
     from pipelines.fit.evaluate_text import evaluate_text as run
+    from pipelines.fit.evaluate_text import print_fertility
 
-    _say(json, _asked(run, codec, folder))
+    rows = _asked(run, codec, folder)
+    _say(json, rows, lambda: print_fertility(rows))
 
 
 @app.command()

@@ -22,7 +22,7 @@ HOMES = {
         "tokenizer/image.py",
     ),
     "av": ("pipelines/ingest/", "pipelines/fit/recordings.py"),
-    "selectolax": ("pipelines/ingest/html.py", "pipelines/fit/text.py"),
+    "selectolax": ("pipelines/ingest/html.py", "pipelines/fit/text_sources.py"),
     "pysubs2": ("pipelines/ingest/",),
     "typer": ("pipelines/cli.py",),
     "click": ("pipelines/cli.py",),

@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+Config = TypeVar("Config")
 Tree = dict[str, Any]  # nested dicts; the leaves are arrays, or shapes in what `load` expects
 
 _METADATA_KEY = "mmdata"
@@ -66,12 +67,36 @@ def load(path: Path, expect: Mapping[str, Any] | None = None) -> tuple[Tree, dic
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a file, without its tensors."""
-    from safetensors import safe_open
+    """The metadata of a file, without its tensors; ValueError where there is none, or it is no safetensors file."""
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(str(path), framework="numpy") as file:
-        metadata: dict[str, Any] = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
+    if not path.is_file():
+        raise ValueError(f"no weights at {path}")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata: dict[str, Any] = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
     return metadata
+
+
+def read_config(path: Path, form: Callable[..., Config], known: Iterable[str]) -> Config:
+    """The network's settings in a file's metadata, as `form`: lists become tuples, what is missing has its default.
+
+    ValueError names the file, the setting that `form` does not know and those it does: another version wrote it.
+    """
+    settings = read_metadata(path).get("network", {})
+    names = sorted(known)
+    for name in settings:
+        if name not in names:
+            raise ValueError(
+                f"{path.name} is of another network or version: it has the setting {name!r}, expected"
+                f" {', '.join(names)}"
+            )
+    try:
+        return form(**{name: tuple(value) for name, value in settings.items()})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path.name} is of another network or version: {error}") from None
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

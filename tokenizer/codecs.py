@@ -136,13 +136,16 @@ def _loaded_file(file: CodecFile) -> Codec:
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise ValueError(f"{file.path} has changed: it is no longer the codec {file.codec}; put it back")
     name, _, revision = file.codec.partition("@")
-    if file.path.suffix == ".json":
-        from tokenizer.text_hf import TextHf
+    try:
+        if file.path.suffix == ".json":
+            from tokenizer.text_hf import TextHf
 
-        return TextHf.of(name, int(revision), data)
-    from tokenizer.text import TextSpm
+            return TextHf.of(name, int(revision), data)
+        from tokenizer.text import TextSpm
 
-    return TextSpm.of(name, int(revision), data)
+        return TextSpm.of(name, int(revision), data)
+    except ValueError as error:
+        raise ValueError(f"{file.path}: {error}") from None
 
 
 def _read(path: Path) -> bytes:

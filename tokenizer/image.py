@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ WEIGHTS = Path(__file__).parent / "weights"
 # Height to width of the buckets: nine steps of a third of an octave, 2:5 to 5:2
 _RATIOS = tuple(2.0 ** (k / 3) for k in range(-4, 5))
 POLICIES = ("bucket", "crop", "stretch", "area")
+_SIDE = 256  # pixels: a square picture comes to this size unless the caller says otherwise
 _LONGEST = 200  # of policy "area": the longer side to the shorter (MAX_RATIO of qwen-vl-utils)
-_MOST_CODES = 4096  # 1024x1024 pixels: a larger picture is never taken as it is, whatever its size
+_MOST_PIXELS = 1024 * 1024  # a larger picture is never taken as it is, whatever its size
 # Raise it when the code that runs the weights changes what comes out
 _CODE_VERSION = 1
 _PREPROCESSING = {"filter": "lanczos", "fit": "cover and crop the middle", "scale": "x / 127.5 - 1"}
@@ -132,10 +133,10 @@ def resize(image: np.ndarray, policy: ResizePolicy = ResizePolicy()) -> np.ndarr
 
 @dataclass(frozen=True, eq=False)
 class ImageFsq:
-    """An image codec of `tokenizer.nets.image_fsq`: one codebook, 16x16 pixels a code, codes row by row.
+    """An image codec of `tokenizer.nets.image_fsq`: one codebook, `step` x `step` pixels a code, codes row by row.
 
-    A picture whose sides are multiples of 16 pixels, with at most 4,096 codes, is on the grid and is encoded as it is,
-    so that a caller may `resize` first by a policy of its own. Any other is resized by `policy`.
+    A picture whose sides are multiples of `step` pixels, of at most 1024x1024 pixels, is on the grid and is encoded as
+    it is, so that a caller may `resize` first by a policy of its own. Any other is resized by `policy`.
 
     >>> codec = load_codec("image-fsq16")
     >>> codec.encode(image).shape       # image uint8 [300, 451, 3]
@@ -153,17 +154,15 @@ class ImageFsq:
 
     @classmethod
     def load(cls, name: str, revision: int, folder: Path = WEIGHTS) -> ImageFsq:
-        """The codec whose weights are `folder/NAME-REVISION.safetensors`."""
+        """The codec whose weights are `folder/NAME-REVISION.safetensors`; ValueError where they are not for it."""
         from tokenizer.nets import image_fsq
 
         path = folder / f"{name}-{revision}.safetensors"
-        if not path.is_file():
-            raise ValueError(f"no weights at {path}")
-        settings = checkpoints.read_metadata(path).get("network", {})
-        config = image_fsq.Config(**{key: tuple(value) for key, value in settings.items()})
+        config = checkpoints.read_config(path, image_fsq.Config, [f.name for f in fields(image_fsq.Config)])
         params, _ = checkpoints.load(path, image_fsq.shapes(config))
         digest = checkpoints.fingerprint(path, _PREPROCESSING, revision, _CODE_VERSION)
-        return cls(name, revision, digest, params, config)
+        policy = ResizePolicy(tokens=(_SIDE // config.step) ** 2, multiple=config.step)
+        return cls(name, revision, digest, params, config, policy)
 
     @property
     def codebooks(self) -> tuple[int, ...]:
@@ -174,13 +173,18 @@ class ImageFsq:
         """Levels of each number of the quantiser: a code's digits, the first the least significant."""
         return tuple(self.config.levels)
 
+    @property
+    def step(self) -> int:
+        """Pixels a code, each way."""
+        return int(self.config.step)
+
     def with_policy(self, policy: ResizePolicy) -> ImageFsq:
         """The same codec with another resize policy, such as fewer codes for the frames of a video."""
         return replace(self, policy=policy)
 
     def shape(self, size: tuple[int, int]) -> Shape:
         """Of a picture of (height, width) pixels."""
-        h, w = _grid_of(size) or self.policy.grid(*size[:2])
+        h, w = self._grid_of(size) or self.policy.grid(*size[:2])
         return Shape(T=h * w, K=1, t=1, h=h, w=w)
 
     def encode(self, medium: np.ndarray) -> Codes:
@@ -191,11 +195,11 @@ class ImageFsq:
         """Pictures of any sizes; those of one grid run together. Each gives the codes it gives alone."""
         for image in media:
             _check(image)
-        images = [image if _grid_of(image.shape) else resize(image, self.policy) for image in media]
-        return [_as_codes(grid) for grid in self._run(_functions(self.config)[0], images, np.uint8)]
+        images = [image if self._grid_of(image.shape) else resize(image, self.policy) for image in media]
+        return [self._as_codes(grid) for grid in self._run(_functions(self.config)[0], images, np.uint8)]
 
     def decode(self, codes: Codes) -> np.ndarray:
-        """codes int32 [h*w, 1] -> uint8 [16h, 16w, 3]"""
+        """codes int32 [h*w, 1] -> uint8 [step*h, step*w, 3]"""
         return self.decode_batch([codes])[0]
 
     def decode_batch(self, batch: Sequence[Codes]) -> list[np.ndarray]:
@@ -213,6 +217,18 @@ class ImageFsq:
             )
         return values.reshape(h, w)
 
+    def _grid_of(self, size: tuple[int, ...]) -> tuple[int, int] | None:
+        """(h, w) of a picture that lies on the grid already, else None."""
+        height, width = size[:2]
+        h, w = height // self.step, width // self.step
+        on_grid = (self.step * h, self.step * w) == (height, width)
+        return (h, w) if on_grid and 1 <= height * width <= _MOST_PIXELS else None
+
+    def _as_codes(self, grid: np.ndarray) -> Codes:
+        h, w = grid.shape
+        values = np.ascontiguousarray(grid.reshape(-1, 1), np.int32)
+        return Codes(values, Shape(T=h * w, K=1, t=1, h=h, w=w), size=(self.step * h, self.step * w))
+
     def _run(self, function: Any, arrays: list[np.ndarray], dtype: type) -> list[np.ndarray]:
         """Apply to arrays of mixed shapes, in order: equal shapes together, in batches padded to the fixed size."""
         same: dict[tuple[int, ...], list[int]] = {}
@@ -227,19 +243,6 @@ class ImageFsq:
                 batch[: len(some)] = [arrays[i] for i in some]
                 results.update(zip(some, np.asarray(function(self.params, batch)), strict=False))
         return [results[i] for i in range(len(arrays))]
-
-
-def _grid_of(size: tuple[int, ...]) -> tuple[int, int] | None:
-    """(h, w) of a picture that lies on the grid already, else None."""
-    height, width = size[:2]
-    h, w = height // 16, width // 16
-    return (h, w) if (16 * h, 16 * w) == (height, width) and 1 <= h * w <= _MOST_CODES else None
-
-
-def _as_codes(grid: np.ndarray) -> Codes:
-    h, w = grid.shape
-    values = np.ascontiguousarray(grid.reshape(-1, 1), np.int32)
-    return Codes(values, Shape(T=h * w, K=1, t=1, h=h, w=w), size=(16 * h, 16 * w))
 
 
 @functools.cache

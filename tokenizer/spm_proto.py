@@ -1,8 +1,9 @@
 """SentencePiece's two protobuf messages, as far as they are needed, read and changed without protobuf.
 
-A `.model` is a ModelProto: its pieces are field 1, each {1: text, 2: score, 3: type}. What `encode` gives as a
-serialized SentencePieceText has its pieces in field 2, each {1: text, 2: id, 3: surface, 4: begin, 5: end}, in bytes of
-the text as it was before normalisation. Every other field is passed over.
+A `.model` is a ModelProto: its pieces are field 1, each {1: text, 2: score, 3: type}, its normaliser is field 3,
+{2: compiled rules, 3: a space put in front, 4: extra white space removed}, the last two true where absent. What
+`encode` gives as a serialized SentencePieceText has its pieces in field 2, each {1: text, 2: id, 3: surface, 4: begin,
+5: end}, in bytes of the text as it was before normalisation. Every other field is passed over.
 """
 
 from __future__ import annotations
@@ -41,6 +42,20 @@ def piece_ends(encoded: bytes) -> list[int]:
         found = [_varint(encoded, begin)[0] for field, _, begin, _ in _fields(encoded, start, stop) if field == 5]
         ends.append(found[-1] if found else 0)
     return ends
+
+
+def changes_nothing(model: bytes) -> bool:
+    """Whether the model's normaliser leaves each text as it is, but for U+2581 written for a space."""
+    rules, prefix, trims = 0, 1, 1
+    for start, stop in _messages(model, 3, 0, len(model)):
+        for field, wire, begin, end in _fields(model, start, stop):
+            if field == 2 and wire == 2:
+                rules = end - begin
+            elif field == 3 and wire == 0:
+                prefix = _varint(model, begin)[0]
+            elif field == 4 and wire == 0:
+                trims = _varint(model, begin)[0]
+    return not (rules or prefix or trims)
 
 
 def _messages(data: bytes, number: int, start: int, stop: int) -> Iterator[tuple[int, int]]:

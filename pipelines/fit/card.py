@@ -73,7 +73,7 @@ def _as_markdown(card: Card) -> str:
     for name, values in card.figures.items():
         lines.append(f"* {name}: " + ", ".join(f"{measure} {value:g}" for measure, value in values.items()))
     lines += ["", "## Data", "", f"Weights: {card.licence}. Each training file is listed in `.files.tsv`.", ""]
-    lines += ["| set | origin | licence | files | left out as excluded |", "|---|---|---|---|---|"]
+    lines += ["| set | origin | licence | files | left out |", "|---|---|---|---|---|"]
     lines += [f"| {d.name} | {d.origin} | {d.licence} | {len(d.files)} | {len(d.dropped)} |" for d in card.data]
     lines += ["", "## Settings", "", "```json", json.dumps(dict(card.settings), indent=1), "```", ""]
     lines += ["## Command", "", "```", card.command, "```", ""]

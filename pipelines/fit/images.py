@@ -1,13 +1,13 @@
 """Training of an image codec from a config file: pictures in, weights and card out (`mmdata fit image`).
 
-Pictures are kept in memory at a few sizes; a batch is random crops of them, a function of (seed, step). The loss is
-the mean over crops of the log of the squared error, which is what PSNR averages: flat and busy pictures count alike.
+Pictures are kept in memory at a few sizes; a batch is random crops of them, a function of (seed, step). Which weights
+are kept is decided by pictures held out of the training sets, never by those that codecs are compared on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,15 @@ from pipelines.config import check, expand, read_toml
 from pipelines.fit.card import Card, Data, write_card
 from pipelines.fit.evaluate_images import centre_crop, evaluate_image, photo_folders
 from pipelines.fit.exclude import IMAGES, Exclusions, digest
-from pipelines.fit.training import TrainResult, TrainSettings, train
+from pipelines.fit.image_loss import log_error, psnr, ssim
+from pipelines.fit.kept_media import is_dataset, unpack_media
+from pipelines.fit.training import TrainResult, TrainSettings, data_identity, train
 from tokenizer import checkpoints
 from tokenizer.image import ImageFsq
 from tokenizer.nets import fsq, image_fsq
 
 Sets = list[tuple[float, list[list[np.ndarray]]]]  # weight, pictures, sizes of one picture: uint8 [H, W, 3]
 
-_FLOOR = 4e-3  # squared error below which a crop is good enough not to be pushed further (30 dB on [-1, 1])
 _HELD_OUT = 16  # one picture of 16, by its sha256, is for validation
 
 
@@ -37,7 +38,7 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     name: str
-    path: str  # relative to the config file; ${VARIABLE} is expanded
+    path: str  # a folder, or a dataset with kept media; relative to the config file; ${VARIABLE} is expanded
     include: list[str] = ["**/*"]
     origin: str = ""
     licence: str
@@ -52,10 +53,28 @@ class TrainConfig(BaseModel):
     batch_size: int = 6
     crop: int = 128
     learning_rate: float = 1.5e-3
+    optimizer: str = "adam"  # or "muon"
     warmup_steps: int = 50
     average: float = 0.995
     evaluate_every: int = 250
     save_every: int = 250
+
+    def settings(self) -> TrainSettings:
+        """As the training loop takes them."""
+        return TrainSettings(**{f.name: getattr(self, f.name) for f in fields(TrainSettings) if hasattr(self, f.name)})
+
+
+class ImageTrainConfig(TrainConfig):
+    ssim: float = 0.0  # weight of 1 - SSIM beside the log of the squared error
+
+
+class NetworkConfig(BaseModel):
+    """One number for each resolution: 1/4 of the picture, 1/8 and so on; a code is at the last one."""
+
+    model_config = ConfigDict(extra="forbid")
+    widths: list[int] = list(image_fsq.Config.widths)
+    encoder_blocks: list[int] = list(image_fsq.Config.encoder_blocks)
+    decoder_blocks: list[int] = list(image_fsq.Config.decoder_blocks)
 
 
 class ImageConfig(BaseModel):
@@ -69,7 +88,8 @@ class ImageConfig(BaseModel):
     seed: int = 0
     notes: list[str] = []
     data: list[DataConfig]
-    train: TrainConfig
+    network: NetworkConfig = NetworkConfig()
+    train: ImageTrainConfig
 
 
 def fit_image(config_path: Path, out: Path | None = None, exclude: Sequence[Path] = ()) -> dict[str, Any]:
@@ -80,19 +100,34 @@ def fit_image(config_path: Path, out: Path | None = None, exclude: Sequence[Path
     """
     config = check(ImageConfig, read_toml(config_path), str(config_path))
     out = out or Path("runs") / f"fit-{config.name}-{config.revision}"
-    sets, held_out, reports = _load(config, config_path, exclude)
+    shape = _network(config, config_path)
+    sets, held_out, reports = _load(config, config_path, exclude, out / "media")
     weights = out / f"{config.name}-{config.revision}.safetensors"
-    result = _train(config, sets, held_out[:64], out / "training")
-    network = {key: list(value) for key, value in asdict(image_fsq.Config()).items()}
+    identity = data_identity(config.model_dump_json(), [file for data in reports for file in data.files])
+    result = _train(config, shape, sets, held_out[:64], out / "training", identity)
+    network = {key: list(value) for key, value in asdict(shape).items()}
     checkpoints.save(weights, result.params, {"name": f"{config.name}@{config.revision}", "network": network})
     figures = evaluate_image(ImageFsq.load(config.name, config.revision, out))
     write_card(weights, _card(config, config_path, exclude, reports, network, figures, result.figures, result.seconds))
     return figures
 
 
-def _load(config: ImageConfig, config_path: Path, exclude: Sequence[Path]) -> tuple[Sets, list[np.ndarray], list[Data]]:
-    """(pictures to train on, crops held out for validation, what the card says of them)"""
-    files = [_files(data, config_path.parent) for data in config.data]
+def _network(config: ImageConfig, config_path: Path) -> image_fsq.Config:
+    try:
+        shape = image_fsq.Config(**{key: tuple(value) for key, value in config.network.model_dump().items()})
+    except ValueError as error:
+        raise UserError(f"{config_path}: network: {error}") from None
+    if config.train.crop % shape.step:
+        raise UserError(f"{config_path}: crop is {config.train.crop}: give a multiple of {shape.step}, a code's side")
+    return shape
+
+
+def _load(
+    config: ImageConfig, config_path: Path, exclude: Sequence[Path], unpacked: Path
+) -> tuple[Sets, list[np.ndarray], list[Data]]:
+    """(pictures to train on, crops held out for validation, what the card says of them). `unpacked`: where kept media
+    of datasets go."""
+    files = [_files(data, config_path.parent, unpacked / data.name) for data in config.data]
     exclusions = Exclusions.of([*exclude, *photo_folders()], kinds=("image",))
     sets: Sets = []
     held_out: list[np.ndarray] = []
@@ -110,58 +145,62 @@ def _load(config: ImageConfig, config_path: Path, exclude: Sequence[Path]) -> tu
                 pictures.append(sizes)
                 listed.append((path.relative_to(root).as_posix(), sha256))
         if not pictures:
-            raise UserError(f"{config_path}: data {data.name!r} has no picture left to train on in {root}")
+            raise UserError(
+                f"{config_path}: data {data.name!r} has no picture left to train on in {root}: of {len(paths)} files"
+                f" that match include and min_bytes, {len(dropped)} are excluded and the others are held out, do not"
+                f" open or are smaller than crop ({config.train.crop} pixels)"
+            )
         sets.append((data.weight, pictures))
         left_out = {path.relative_to(root).as_posix(): reason for path, reason in dropped.items()}
         reports.append(Data(data.name, data.licence, data.origin, listed, left_out))
     return sets, held_out, reports
 
 
-def _train(config: ImageConfig, sets: Sets, held: list[np.ndarray], out: Path) -> TrainResult:
+def _train(
+    config: ImageConfig,
+    shape: image_fsq.Config,
+    sets: Sets,
+    held: list[np.ndarray],
+    out: Path,
+    identity: str,
+) -> TrainResult:
     settings = config.train
 
     def batch(step: int, size: int = settings.batch_size) -> np.ndarray:
         random = np.random.default_rng((config.seed, step))
         return np.stack([_crop(random, sets, settings.crop) for _ in range(size)])
 
-    params = image_fsq.init(config.seed)
+    params = image_fsq.init(config.seed, shape)
     # Steps that no run reaches: crops apart from those of training
     start = np.concatenate([batch((1 << 40) + i, 16) for i in range(24)])
-    params = image_fsq.closed_form(params, start.astype(np.float32) / 127.5 - 1)
+    params = image_fsq.closed_form(params, start.astype(np.float32) / 127.5 - 1, shape)
     pictures = jnp.asarray(np.stack(held)) if held else jnp.asarray(batch(1 << 41, 16))
 
-    def reconstruct(params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def reconstruct(params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         x = images.astype(jnp.float32) / 127.5 - 1
-        zq, _ = fsq.quantize(image_fsq.latents(params, x))
-        return x, image_fsq.decode_z(params, zq)
+        zq, codes = fsq.quantize(image_fsq.latents(params, x, shape), shape.levels)
+        return x, image_fsq.decode_z(params, zq, shape), codes
 
     def loss(params: Any, images: jax.Array) -> jax.Array:
-        x, y = reconstruct(params, images)
-        return jnp.mean(jnp.log(jnp.mean((x - y) ** 2, (1, 2, 3)) + _FLOOR))
+        x, y, _ = reconstruct(params, images)
+        return log_error(x, y) + (settings.ssim * (1 - ssim(x, y)) if settings.ssim else 0.0)
 
     @jax.jit
-    def quality(params: Any) -> jax.Array:
-        def one(image: jax.Array) -> jax.Array:
-            x, y = reconstruct(params, image[None])
-            return -10 * jnp.log10(jnp.mean((x - jnp.clip(y, -1, 1)) ** 2) / 4 + 1e-9)
+    def quality(params: Any, pictures: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def one(image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            x, y, codes = reconstruct(params, image[None])
+            return psnr(x, y), ssim(x, jnp.clip(y, -1, 1)), codes
 
-        return jnp.mean(jax.lax.map(one, pictures))
+        each, similar, codes = jax.lax.map(one, pictures)
+        return jnp.mean(each), jnp.mean(similar), codes
+
+    def evaluate(params: Any) -> dict[str, float]:
+        each, similar, codes = quality(params, pictures)
+        used = fsq.level_entropy(np.asarray(codes), shape.levels)
+        return {"validation_psnr_db": float(each), "validation_ssim": float(similar), "level_entropy_bits": used}
 
     return train(
-        config.name,
-        params,
-        loss,
-        batch,
-        TrainSettings(
-            steps=settings.steps,
-            learning_rate=settings.learning_rate,
-            warmup_steps=settings.warmup_steps,
-            average=settings.average,
-            evaluate_every=settings.evaluate_every,
-            save_every=settings.save_every,
-        ),
-        out,
-        evaluate=lambda params: {"validation_psnr_db": float(quality(params))},
+        config.name, params, loss, batch, settings.settings(), out, evaluate, higher_is_better=True, identity=identity
     )
 
 
@@ -199,10 +238,12 @@ def _pyramid(path: Path, short_sides: Sequence[int], smallest: int) -> list[np.n
     return [array for array in sizes if min(array.shape[:2]) >= smallest]
 
 
-def _files(data: DataConfig, base: Path) -> tuple[Path, list[Path]]:
+def _files(data: DataConfig, base: Path, unpacked: Path) -> tuple[Path, list[Path]]:
     root = base / expand(data.path, f"data {data.name!r}")
     if not root.is_dir():
         raise UserError(f"data {data.name!r}: there is no folder {root}")
+    if is_dataset(root):
+        root = unpack_media(root, "image", unpacked)
     found = {path for pattern in data.include for path in root.glob(pattern)}
     pictures = [p for p in found if p.suffix.lower() in IMAGES and p.is_file() and not p.is_symlink()]
     return root, sorted(p for p in pictures if p.stat().st_size >= data.min_bytes)

@@ -1,5 +1,6 @@
 """Weights on disk: the same bytes for the same weights, and errors that name the tensor."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,32 @@ def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:
         checkpoints.load(tmp_path / "w")
     with pytest.raises(ValueError, match="no weights at"):
         checkpoints.load(tmp_path / "absent")
+
+
+@dataclass(frozen=True)
+class Shape:
+    widths: tuple[int, ...] = (1,)
+    blocks: tuple[int, ...] = (2,)
+
+    def __post_init__(self) -> None:
+        if len(self.widths) != len(self.blocks):
+            raise ValueError("one number for each")
+
+
+def test_a_networks_settings_come_back_or_name_what_is_of_another_version(tmp_path: Path) -> None:
+    path = tmp_path / "w"
+    checkpoints.save(path, TREE, {"network": {"widths": [3]}})
+    assert checkpoints.read_config(path, Shape, ["widths", "blocks"]) == Shape(widths=(3,))
+    checkpoints.save(path, TREE, {"network": {"heads": [3]}})
+    with pytest.raises(ValueError, match=r"w is of another network .*'heads', expected blocks, widths"):
+        checkpoints.read_config(path, Shape, ["widths", "blocks"])
+    for wrong in ([1, 2], 3):
+        checkpoints.save(path, TREE, {"network": {"widths": wrong}})
+        with pytest.raises(ValueError, match="w is of another network or version"):
+            checkpoints.read_config(path, Shape, ["widths", "blocks"])
+    path.write_bytes(b"none")
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        checkpoints.read_config(path, Shape, ["widths", "blocks"])
 
 
 def test_the_fingerprint_changes_with_weights_preprocessing_and_code(tmp_path: Path) -> None:

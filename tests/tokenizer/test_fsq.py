@@ -36,3 +36,9 @@ def test_gradients_pass_through_the_rounding() -> None:
 def test_latents_far_out_stay_inside_the_codebook() -> None:
     codes = np.asarray(fsq.quantize(jnp.asarray([[1e9] * 5, [-1e9] * 5]))[1])
     assert codes.tolist() == [15_359, 0]
+
+
+def test_level_entropy_is_all_bits_of_codes_used_alike_and_none_of_one_code() -> None:
+    assert abs(fsq.level_entropy(np.arange(fsq.num_codes())) - np.log2(fsq.num_codes())) < 1e-9
+    assert fsq.level_entropy(np.full(10, 7)) == 0
+    assert abs(fsq.level_entropy(np.array([0, 1, 0, 8]), (8, 8)) - 2 * 0.811278) < 1e-5  # a quarter, three quarters

@@ -136,6 +136,13 @@ def test_shape_says_what_encode_gives(codec: ImageFsq, height: int, width: int) 
     assert codec.decode(codes).shape == (16 * shape.h, 16 * shape.w, 3)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (3, 2500)])
+def test_pictures_of_a_pixel_and_very_long_ones_encode_and_decode(codec: ImageFsq, size: tuple[int, int]) -> None:
+    codes = codec.encode(picture(*size))
+    assert codes.shape == codec.shape(size) and 1 <= codes.shape.T <= 16
+    assert codec.decode(codes).shape == (16 * codes.shape.h, 16 * codes.shape.w, 3)
+
+
 def test_a_picture_on_the_grid_is_not_resized_again(codec: ImageFsq) -> None:
     image = picture(96, 160)
     assert codec.shape((96, 160)) == Shape(T=60, K=1, t=1, h=6, w=10)

@@ -1,5 +1,8 @@
 """The text codec gives every Unicode string back, and no text becomes a control piece."""
 
+import re
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,7 @@ from sentencepiece import SentencePieceProcessor
 from tests.tokenizer.toy_vocabularies import LONG, spellings, spm
 from tokenizer.codec import Codes, Shape, spec_of
 from tokenizer.codecs import load_codec
-from tokenizer.spm_proto import piece_ends, without_symbols
+from tokenizer.spm_proto import changes_nothing, piece_ends, without_symbols
 from tokenizer.text import TextSpm, is_control_name, sentence_ends
 
 HARD = [
@@ -45,17 +48,89 @@ def test_hard_texts_come_back_exactly(codec: TextSpm, text: str) -> None:
     assert codec.decode(codes) == text
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"])))
+ANY = st.text(st.characters(exclude_categories=["Cs"]))
+# What text codecs stumble over, in any order and number, between any characters
+ODD = st.one_of(
+    st.sampled_from(
+        ["\0", "\u2581", " ", "\u2581 ", "\n", "\r\n", "\t", "\ufeff", "\ufffd", "<s>", "<0x41>", "<unk>", "7"]
+    ),
+    st.sampled_from(["👩\u200d👩\u200d👧\u200d👦", "🏳\ufe0f\u200d🌈", "🇨🇿🇨", "👍🏽", "1\ufe0f\u20e3", "❤\ufe0f"]),
+    st.sampled_from(
+        ["\u202eאב\u202c", "\u2067مرحبا\u2069", "\u200f", "e\u0301", "\u0301", "\u0e01\u0e33", "\u1100\u1161"]
+    ),
+    st.characters(categories=["Cc", "Cf", "Co", "Cn", "Mn"]),
+    st.builds(lambda c, n: c * n, st.sampled_from("\0\u2581 x7\n\u0301你🙂\u200d"), st.integers(2, 300)),
+    ANY,
+)
+TEXTS = st.one_of(ANY, st.lists(ODD, max_size=20).map("".join))
+
+
+@cache
+def library_of(model: bytes) -> SentencePieceProcessor:
+    return SentencePieceProcessor(model_proto=model)
+
+
+def slowly(codec: TextSpm, text: str) -> list[int]:
+    """The codes of an exact model, as they are defined: pieces as SentencePiece has them, U+2581 and NUL in bytes."""
+    library = library_of(codec.model)
+    of_byte = [library.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)]
+    ids: list[int] = []
+    for part in re.split("([\u2581\\0]+)", text):
+        spelled = part.startswith(("\u2581", "\0"))
+        ids += [of_byte[byte] for byte in part.encode()] if spelled else library.encode(part)
+    return ids
+
+
+@settings(deadline=None)
+@given(TEXTS)
 def test_any_unicode_string_comes_back_exactly(text: str) -> None:
     codec = load_codec("text-spm16k")
     codes = codec.encode(text)
     assert codec.decode(codes) == text
     assert codes.codes.size == 0 or 0 <= codes.codes.min() <= codes.codes.max() < codec.codebooks[0]
+    assert codes.codes[:, 0].tolist() == slowly(codec, text)
+    ends = np.cumsum([len(codec.token_bytes(code)) for code in codes.codes[:, 0].tolist()])
+    assert codec.token_ends(codes.codes).tolist() == ends.tolist()
 
 
-def test_a_lone_surrogate_is_an_error_that_names_its_place(codec: TextSpm) -> None:
-    with pytest.raises(ValueError, match="lone surrogate at character 3"):
-        codec.encode("abc\ud800d")
+@settings(deadline=None)
+@given(st.lists(TEXTS, max_size=8))
+def test_texts_together_have_the_codes_of_each_alone(texts: list[str]) -> None:
+    codec = load_codec("text-spm16k")
+    for group in (1, 50, 1_000_000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tokenizer.text._GROUP_CHARACTERS", group)
+            batch = codec.encode_batch(texts)
+        assert [codes.codes[:, 0].tolist() for codes in batch] == [slowly(codec, text) for text in texts]
+        for codes in batch:
+            assert codes.codes.dtype == np.int32 and codes.codes.shape == (codes.shape.T, 1)
+
+
+@pytest.mark.parametrize(
+    "run", ["\0", "\u2581", " ", "x", "7", "\n", "\u0301", "你", "🙂", "\u200d", "a\u2581", "\u2581\0 "]
+)
+def test_very_long_runs_come_back_exactly(codec: TextSpm, run: str) -> None:
+    text = f"a{run * 100_000}b"
+    codes = codec.encode(text)
+    assert codec.decode(codes) == text
+    np.testing.assert_array_equal(codec.encode_batch([text])[0].codes, codes.codes)
+
+
+def test_u2581_and_nul_are_spelled_in_their_bytes(codec: TextSpm) -> None:
+    library = SentencePieceProcessor(model_proto=codec.model)
+    names = library.id_to_piece(codec.encode("\u2581\0").codes[:, 0].tolist())
+    assert names == ["<0xE2>", "<0x96>", "<0x81>", "<0x00>"]
+
+
+@settings(deadline=None)
+@given(st.lists(TEXTS, max_size=3), TEXTS, st.integers(0xD800, 0xDFFF), TEXTS)
+def test_a_lone_surrogate_is_an_error_that_names_its_place(
+    others: list[str], before: str, surrogate: int, after: str
+) -> None:
+    codec, text = load_codec("text-spm16k"), f"{before}{chr(surrogate)}{after}"
+    for run in (codec.encode, codec.shape, lambda text: codec.encode_batch([*others, text])):
+        with pytest.raises(ValueError, match=f"lone surrogate at character {len(before)} of"):
+            run(text)
 
 
 def test_digits_are_split(codec: TextSpm) -> None:
@@ -68,9 +143,10 @@ def test_decoding_any_codes_never_raises(codec: TextSpm) -> None:
     assert isinstance(codec.decode(Codes(codes, Shape(500, 1))), str)
 
 
-def test_a_batch_gives_the_codes_of_each_alone(codec: TextSpm) -> None:
-    for text, codes in zip(HARD, codec.encode_batch(HARD)):
-        np.testing.assert_array_equal(codes.codes, codec.encode(text).codes)
+def test_codes_are_ones_own(codec: TextSpm) -> None:
+    """Not a view of the library's memory, which cannot be written."""
+    for codes in (codec.encode("a cat"), *codec.encode_batch(["a cat", "\u2581"])):
+        codes.codes[:] += 1
 
 
 def test_sentence_ends_cut_the_text_after_sentences(codec: TextSpm) -> None:
@@ -129,6 +205,26 @@ def test_only_models_with_bytes_that_normalise_nothing_are_exact() -> None:
     assert [name for name in MODELS if theirs(name).exact] == ["identity"]
 
 
+def test_what_a_model_says_it_changes_is_read_from_its_file() -> None:
+    assert [name for name in MODELS if changes_nothing(spm_of(name))] == ["identity", "no bytes"]
+    for option, value in (("add_dummy_prefix", True), ("remove_extra_whitespaces", True)):
+        assert not changes_nothing(spm(**{**IDENTITY, option: value}))
+    prefix, trims = b"\x18\0", b"\x20\0"  # fields 3 and 4, false; they are true where they are absent
+    for fields, nothing in ((b"", False), (prefix, False), (trims, False), (prefix + trims, True)):
+        assert changes_nothing(bytes([0x1A, len(fields)]) + fields) is nothing
+
+
+def test_a_model_with_a_rule_that_no_probe_meets_is_exact_all_the_same(tmp_path: Path) -> None:
+    """U+00B5 becomes "uu", as long in bytes: lengths alone would not tell."""
+    (tmp_path / "rules.tsv").write_text("B5\t75 75\n")
+    options = {**IDENTITY, "normalization_rule_tsv": str(tmp_path / "rules.tsv")}
+    del options["normalization_rule_name"]
+    codec = TextSpm.of("toy", 1, spm(**options))
+    assert codec.exact and not changes_nothing(codec.model)
+    for text in ("a \u00b5 cat", "a red cat"):
+        assert codec.decode(codec.encode(text)) == text == codec.decode(codec.encode_batch([text])[0])
+
+
 @pytest.mark.parametrize("name", ["nmt_nfkc", "bpe", "bytes", "no bytes"])
 def test_codes_of_plain_text_are_sentencepieces_own(name: str) -> None:
     codec, theirs_own = theirs(name), SentencePieceProcessor(model_proto=spm_of(name))
@@ -160,10 +256,12 @@ def test_a_lossy_model_says_so_text_by_text(name: str, text: str, back: str) -> 
     assert codec.decode(codec.encode(text)) == back
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"])))
+@settings(deadline=None)
+@given(TEXTS)
 def test_an_exact_model_of_theirs_gives_any_text_back(text: str) -> None:
     codec = theirs("identity")
     assert codec.decode(codec.encode(text)) == text
+    np.testing.assert_array_equal(codec.encode_batch(["", text, ""])[1].codes, codec.encode(text).codes)
 
 
 def test_control_pieces_and_symbols_that_look_like_them_are_specials() -> None:

@@ -15,6 +15,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 LEVELS = (8, 8, 8, 6, 5)  # 15,360 codes
 # sigmoid(1.702 x) is within 0.01 of the normal distribution function everywhere
@@ -49,6 +50,18 @@ def codes_to_z(codes: jax.Array, levels: tuple[int, ...] = LEVELS) -> jax.Array:
         rest = rest // size
     sizes = jnp.asarray(levels, jnp.float32)
     return (2 * jnp.stack(digits, -1).astype(jnp.float32) + 1) / sizes - 1
+
+
+def level_entropy(codes: np.ndarray, levels: tuple[int, ...] = LEVELS) -> float:
+    """Bits: the sum over the quantiser's numbers of the entropy of the levels that codes int [...] use. At most
+    log2 of the number of codes; well below it, levels lie idle."""
+    rest = np.asarray(codes, np.int64).ravel()
+    bits = 0.0
+    for size in levels:
+        share = np.bincount(rest % size, minlength=size) / max(1, len(rest))
+        bits -= float((share[share > 0] * np.log2(share[share > 0])).sum())
+        rest = rest // size
+    return bits
 
 
 def _join(digits: jax.Array, levels: tuple[int, ...]) -> jax.Array:

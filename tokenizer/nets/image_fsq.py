@@ -1,9 +1,9 @@
-"""A small convolutional image codec with FSQ at 1/16 resolution: 1.6 million weights, float32.
+"""A small convolutional image codec with FSQ at 1/8 or 1/16 resolution: up to 2 million weights, float32.
 
-Encoder: 4x4 pixels to channels, residual blocks at 1/4, 1/8 and 1/16, five numbers a code. Decoder: the mirror image.
-Beside both runs a linear path in closed form (principal components of 16x16 patches in, ridge regression from 3x3
+Encoder: 4x4 pixels to channels, residual blocks at 1/4, 1/8 and so on, five numbers a code. Decoder: the mirror image.
+Beside both runs a linear path in closed form (principal components of the patch of a code in, ridge regression from 3x3
 codes out), so that training begins at the quality of the best linear codec: worth about ten times the compute.
-Images are float32 [B, H, W, 3] in [-1, 1], H and W multiples of 16; codes int32 [B, H/16, W/16].
+Images are float32 [B, H, W, 3] in [-1, 1], H and W multiples of `Config.step`; codes int32 [B, H/step, W/step].
 """
 
 from __future__ import annotations
@@ -17,30 +17,42 @@ import numpy as np
 
 from tokenizer.nets import fsq
 
-STEP = 16  # pixels a code, each way
+_PATCH = 4  # pixels each way that the first layer takes together
 
 
 @dataclass(frozen=True)
 class Config:
-    """Widths at 1/4, 1/8 and 1/16, and the number of residual blocks at each, encoder and decoder."""
+    """Widths at 1/4, 1/8, ... of the picture, and the number of residual blocks at each, encoder and decoder.
+    ValueError where these are not of one length."""
 
     levels: tuple[int, ...] = fsq.LEVELS
-    widths: tuple[int, int, int] = (64, 96, 160)
-    encoder_blocks: tuple[int, int, int] = (0, 1, 2)
-    decoder_blocks: tuple[int, int, int] = (1, 2, 2)
+    widths: tuple[int, ...] = (64, 96, 160)
+    encoder_blocks: tuple[int, ...] = (0, 1, 2)
+    decoder_blocks: tuple[int, ...] = (1, 2, 2)
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.widths) == len(self.encoder_blocks) == len(self.decoder_blocks):
+            raise ValueError(
+                f"widths {list(self.widths)}, encoder_blocks {list(self.encoder_blocks)} and decoder_blocks"
+                f" {list(self.decoder_blocks)} need one number for each resolution: 1/4, 1/8 and so on"
+            )
+
+    @property
+    def step(self) -> int:
+        """Pixels a code, each way."""
+        return _PATCH << (len(self.widths) - 1)
 
 
 def init(seed: int, config: Config = Config()) -> dict[str, Any]:
     """Random weights; a residual block starts as the identity and the linear path as zero (see `closed_form`)."""
     random = np.random.default_rng(seed)
-    a, b, c = config.widths
-    dims = len(config.levels)
+    widths, dims, pixels = config.widths, len(config.levels), config.step**2 * 3
 
     def conv(size: int, inputs: int, outputs: int, gain: float = 1.0) -> dict[str, np.ndarray]:
         kernel = random.normal(0.0, gain / np.sqrt(size * size * inputs), (size, size, inputs, outputs))
         return {"kernel": kernel.astype(np.float32), "bias": np.zeros(outputs, np.float32)}
 
-    def blocks(widths: tuple[int, int, int], counts: tuple[int, int, int]) -> dict[str, Any]:
+    def blocks(counts: tuple[int, ...]) -> dict[str, Any]:
         return {
             f"level{i}": {
                 f"block{j}": {"conv": conv(3, width, width, 1.4), "mix": conv(1, width, width, 0.0)}
@@ -50,22 +62,21 @@ def init(seed: int, config: Config = Config()) -> dict[str, Any]:
             if count
         }
 
+    changes = range(1, len(widths))
     return {
         "encoder": {
-            "stem": conv(3, 48, a),
-            "down1": conv(1, 4 * a, b),
-            "down2": conv(1, 4 * b, c),
-            "head": conv(1, c, dims, 0.1),
-            "skip": conv(1, STEP * STEP * 3, dims, 0.0),
-            **blocks(config.widths, config.encoder_blocks),
+            "stem": conv(3, 3 * _PATCH**2, widths[0]),
+            **{f"down{i}": conv(1, 4 * widths[i - 1], widths[i]) for i in changes},
+            "head": conv(1, widths[-1], dims, 0.1),
+            "skip": conv(1, pixels, dims, 0.0),
+            **blocks(config.encoder_blocks),
         },
         "decoder": {
-            "stem": conv(3, dims, c),
-            "up2": conv(1, c, 4 * b),
-            "up1": conv(1, b, 4 * a),
-            "head": conv(3, a, 48, 0.1),
-            "skip": conv(3, dims, STEP * STEP * 3, 0.0),
-            **blocks(config.widths, config.decoder_blocks),
+            "stem": conv(3, dims, widths[-1]),
+            **{f"up{i}": conv(1, widths[i], 4 * widths[i - 1]) for i in reversed(changes)},
+            "head": conv(3, widths[0], 3 * _PATCH**2, 0.1),
+            "skip": conv(3, dims, pixels, 0.0),
+            **blocks(config.decoder_blocks),
         },
     }
 
@@ -77,42 +88,47 @@ def shapes(config: Config = Config()) -> dict[str, Any]:
 
 
 def latents(params: dict[str, Any], images: jax.Array, config: Config = Config()) -> jax.Array:
-    """float32 [B, H, W, 3] -> z float32 [B, H/16, W/16, dims], before quantisation."""
+    """float32 [B, H, W, 3] -> z float32 [B, H/step, W/step, dims], before quantisation."""
     p = params["encoder"]
-    x = _conv(p["stem"], to_channels(images, 4))
-    x = _blocks(p, 0, x, config.encoder_blocks[0])
-    x = _blocks(p, 1, _conv(p["down1"], to_channels(x, 2)), config.encoder_blocks[1])
-    x = _blocks(p, 2, _conv(p["down2"], to_channels(x, 2)), config.encoder_blocks[2])
-    return _conv(p["head"], jax.nn.silu(x)) + _conv(p["skip"], to_channels(images, STEP))
+    x = _conv(p["stem"], to_channels(images, _PATCH))
+    for i, count in enumerate(config.encoder_blocks):
+        if i:
+            x = _conv(p[f"down{i}"], to_channels(x, 2))
+        x = _blocks(p, i, x, count)
+    return _conv(p["head"], jax.nn.silu(x)) + _conv(p["skip"], to_channels(images, config.step))
 
 
 def encode(params: dict[str, Any], images: jax.Array, config: Config = Config()) -> jax.Array:
-    """float32 [B, H, W, 3] -> codes int32 [B, H/16, W/16]"""
+    """float32 [B, H, W, 3] -> codes int32 [B, H/step, W/step]"""
     return fsq.quantize(latents(params, images, config), config.levels)[1]
 
 
 def decode(params: dict[str, Any], codes: jax.Array, config: Config = Config()) -> jax.Array:
-    """codes int32 [B, h, w] -> float32 [B, 16h, 16w, 3], not clipped"""
+    """codes int32 [B, h, w] -> float32 [B, step*h, step*w, 3], not clipped"""
     return decode_z(params, fsq.codes_to_z(codes, config.levels), config)
 
 
 def decode_z(params: dict[str, Any], zq: jax.Array, config: Config = Config()) -> jax.Array:
     """The decoder on quantised latents float32 [B, h, w, dims]."""
     p = params["decoder"]
-    x = _blocks(p, 2, _conv(p["stem"], zq), config.decoder_blocks[2])
-    x = _blocks(p, 1, to_pixels(_conv(p["up2"], x), 2), config.decoder_blocks[1])
-    x = _blocks(p, 0, to_pixels(_conv(p["up1"], x), 2), config.decoder_blocks[0])
-    return to_pixels(_conv(p["head"], jax.nn.silu(x)), 4) + to_pixels(_conv(p["skip"], zq), STEP)
+    x = _conv(p["stem"], zq)
+    for i, count in reversed(list(enumerate(config.decoder_blocks))):
+        x = _blocks(p, i, x, count)
+        if i:
+            x = to_pixels(_conv(p[f"up{i}"], x), 2)
+    return to_pixels(_conv(p["head"], jax.nn.silu(x)), _PATCH) + to_pixels(_conv(p["skip"], zq), config.step)
 
 
 def closed_form(params: dict[str, Any], crops: np.ndarray, config: Config = Config()) -> dict[str, Any]:
     """Set the linear path: principal components in, ridge regression out. crops float32 [N, H, W, 3] in [-1, 1]."""
     dims = len(config.levels)
-    patches = np.asarray(to_channels(jnp.asarray(crops), STEP))  # [N, h, w, 768]
+    patches = np.asarray(to_channels(jnp.asarray(crops), config.step))  # [N, h, w, 3*step*step]
     flat = patches.reshape(-1, patches.shape[-1]).astype(np.float64)
     mean = flat.mean(0)
     values, vectors = np.linalg.eigh(np.cov(flat - mean, rowvar=False))
-    vectors = vectors[:, ::-1][:, :dims] / np.sqrt(values[::-1][:dims])
+    # Flat or gray pictures have fewer components than a code has numbers: those that are missing stay small
+    spread = np.sqrt(np.maximum(values[::-1][:dims], 1e-6 * values[-1] + 1e-12))
+    vectors = vectors[:, ::-1][:, :dims] / spread
     vectors = vectors * np.where(vectors.sum(0) < 0, -1.0, 1.0)  # eigenvectors have no sign of their own
     enter = {"kernel": vectors[None, None].astype(np.float32), "bias": (-mean @ vectors).astype(np.float32)}
     zq = np.asarray(fsq.quantize(_conv(enter, jnp.asarray(patches)), config.levels)[0], np.float64)

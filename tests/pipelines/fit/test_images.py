@@ -11,10 +11,15 @@ from mmdata.errors import UserError
 from pipelines.fit.evaluate_images import evaluate_image, psnr
 from pipelines.fit.images import fit_image
 from tokenizer.codecs import load_codec
+from tokenizer.image import ImageFsq
 
 CONFIG = """
 name = "toy"
 licence = "CC0-1.0"
+[network]
+widths = [8, 8, 12]
+encoder_blocks = [0, 0, 1]
+decoder_blocks = [0, 0, 1]
 [train]
 steps = 2
 batch_size = 2
@@ -60,6 +65,42 @@ def test_an_unknown_key_names_the_nearest(config: Path, tmp_path: Path) -> None:
 def test_a_missing_folder_is_named(config: Path, tmp_path: Path) -> None:
     config.write_text(CONFIG.replace('"pictures"', '"absent"'))
     with pytest.raises(UserError, match=r"'drawn'.*absent"):
+        fit_image(config, tmp_path / "out")
+
+
+def test_a_network_of_its_own_resolution_and_wrong_ones(config: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    finer = CONFIG.replace("8, 8, 12", "8, 12").replace("[0, 0, 1]", "[0, 1]")
+    config.write_text(finer.replace("[train]", "[train]\nssim = 0.3\noptimizer = 'muon'"))
+    figures = fit_image(config, tmp_path / "out")
+    assert figures["bits_per_pixel"] == pytest.approx(13.907 / 64, abs=1e-3)
+    codec = ImageFsq.load("toy", 1, tmp_path / "out")
+    assert codec.step == 8 and codec.shape((256, 256)).T == 1024 and codec.shape((1000, 999)).T == 1024
+    config.write_text(config.read_text().replace("[8, 12]", "[8]"))
+    with pytest.raises(UserError, match="one number for each resolution"):
+        fit_image(config, tmp_path / "other")
+    config.write_text(CONFIG.replace("crop = 64", "crop = 60"))
+    with pytest.raises(UserError, match="crop is 60: give a multiple of 16"):
+        fit_image(config, tmp_path / "other")
+
+
+def test_two_fits_give_the_same_bytes_and_a_stopped_one_too(config: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    for name in ("a", "b"):
+        fit_image(config, tmp_path / name)
+    again = tmp_path / "b" / "toy-1.safetensors"
+    assert again.read_bytes() == (tmp_path / "a" / "toy-1.safetensors").read_bytes()
+    again.unlink()
+    fit_image(config, tmp_path / "b")  # goes on from the last state, which is the end
+    assert again.read_bytes() == (tmp_path / "a" / "toy-1.safetensors").read_bytes()
+
+
+def test_a_folder_without_usable_pictures_says_why(config: Path, tmp_path: Path) -> None:
+    config.write_text(CONFIG.replace("min_bytes = 0", "min_bytes = 10_000_000"))
+    with pytest.raises(UserError, match=r"'drawn' has no picture left .*of 0 files"):
+        fit_image(config, tmp_path / "out")
+    config.write_text(CONFIG.replace("crop = 64", "crop = 512").replace("[64, 96]", "[128]"))
+    with pytest.raises(UserError, match=r"of 6 files .*smaller than crop \(512 pixels\)"):
         fit_image(config, tmp_path / "out")
 
 
