@@ -128,7 +128,9 @@ def evaluate_image(codec: str = "image-fsq16", folder: Path | None = None, json:
 
 @evaluate_app.command("audio")
 def evaluate_audio(
-    folder: Annotated[Path, typer.Argument(help="Recordings; with --clips, the folder that holds the packages listed.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Recordings; with --clips, the folder that holds the packages listed.")
+    ],
     codec: Annotated[
         list[str] | None, typer.Option(help="A codec's name, opus-6 (kbit/s) or griffin-lim; repeatable.")
     ] = None,

@@ -1,8 +1,9 @@
 """The speech codecs with a learned head: mono sound at 16 kHz to 50 frames of one or two codes a second, and back.
 
 `tokenizer.nets.speech_fsq` makes codes of sound and log-mel frames of codes, `tokenizer.nets.sound_head` makes sound of
-those. All of it, the transforms too, runs compiled, in windows of one shape with enough context that no seam shows: memory
-beyond the sound itself does not grow with its length. Revision 1, which ends in Griffin-Lim, is in `tokenizer.audio`.
+those. All of it, the transforms too, runs compiled, in windows of one shape with enough context that no seam shows:
+memory beyond the sound itself does not grow with its length. Revision 1, which ends in Griffin-Lim, is in
+`tokenizer.audio`.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class SpeechFsq:
         metadata = checkpoints.read_metadata(path)
         wanted = f"{name}@{revision}"
         if metadata.get("name") != wanted:
-            raise ValueError(f"{path} holds the weights of {metadata.get('name')!r}, not of {wanted!r}; put those there")
+            raise ValueError(
+                f"{path} holds the weights of {metadata.get('name')!r}, not of {wanted!r}; put those there"
+            )
         network = _settings(path, speech_fsq.Config, metadata, "network")
         head = _settings(path, sound_head.HeadConfig, metadata, "head")
         params, _ = checkpoints.load(path, shapes(network, head))
@@ -137,9 +140,7 @@ class SpeechFsq:
 
         return cut
 
-    def _run(
-        self, function: Any, cut: Callable[[int, int], np.ndarray], results: list[np.ndarray], unit: int
-    ) -> None:
+    def _run(self, function: Any, cut: Callable[[int, int], np.ndarray], results: list[np.ndarray], unit: int) -> None:
         """Fill `results`, `unit` rows a frame, from windows: `cut(clip, first frame)` is the input of one."""
         counts = [len(result) // unit for result in results]
         context = _context(self.network, self.head)
@@ -201,7 +202,7 @@ def _functions(network: Any, head: Any) -> tuple[Any, Any, Any]:
 
     from tokenizer.nets import sound_head, speech_fsq
 
-    filters = mel_filters().astype(np.float32)
+    filters = np.asarray(mel_filters(), np.float32)
 
     def encode(params: Any, sound: Any, mask: Any) -> Any:
         z = speech_fsq.latents(params, speech_fsq.log_mel(sound, filters), mask, network)

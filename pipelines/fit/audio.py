@@ -21,8 +21,10 @@ from pipelines.fit.crops import Recordings, to_int16
 from pipelines.fit.evaluate_audio import is_speech, measure, read_clips
 from pipelines.fit.exclude import SOUNDS, Exclusions, digest
 from pipelines.fit.heard import coder
+from pipelines.fit.kept_media import is_dataset, unpack_media
 from pipelines.fit.recordings import read_recording
-from pipelines.fit.speech import StageConfig, train_frames, train_sound
+from pipelines.fit.speech import Material, StageConfig, train_frames, train_sound
+from pipelines.fit.training import data_identity
 from tokenizer.audio import HOP, SAMPLE_RATE_HZ
 from tokenizer.codecs import load_codec
 from tokenizer.nets import sound_head, speech_fsq
@@ -37,7 +39,7 @@ class AudioDataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     name: str
-    path: str  # relative to the config file; ${VARIABLE} is expanded
+    path: str  # a folder, or a dataset with kept media; relative to the config file; ${VARIABLE} is expanded
     include: list[str] = ["**/*"]
     leave_out: list[str] = []  # of what `include` finds
     origin: str = ""
@@ -65,7 +67,7 @@ class AudioConfig(BaseModel):
     summary: str = ""
     seed: int = 0
     notes: list[str] = []
-    books: int = 1
+    books: int = 1  # codebooks: codes a frame
     start: str = ""  # a codec whose weights are begun with, "speech-melfsq@2": of as many books or fewer
     clips: ClipsConfig | None = None
     frames: list[StageConfig]  # one goes on where the one before ended, at its own rate
@@ -82,14 +84,16 @@ def fit_audio(config_path: Path, out: Path | None = None, exclude: Sequence[Path
     config = check(AudioConfig, read_toml(config_path), str(config_path))
     out = out or Path("runs") / f"fit-{config.name}-{config.revision}"
     before = _before(config.start)
-    sets, held, reports = _read_sets(config, config_path, Exclusions.of(exclude, kinds=("audio",)))
+    sets, held, reports = _read_sets(config, config_path, Exclusions.of(exclude, kinds=("audio",)), out / "media")
+    learnt = config.model_dump_json(include={"seed", "books", "start", "data"})
+    identity = data_identity(learnt, [file for data in reports for file in data.files])
     validation = [sound for sounds in held.values() for sound in _spread(sounds, _VALIDATION)]
+    material = Material(sets, validation, config.seed, identity)
     network, head = speech_fsq.Config(books=config.books), sound_head.HeadConfig()
-    given = (sets, validation, config.seed)
-    codes = train_frames(config.name, config.frames, network, *given, out / "training", before)
+    codes = train_frames(config.name, config.frames, network, material, out / "training", before)
     start = before.params["head"] if before else None
     sound = train_sound(
-        config.name, config.sound, network, head, codes[-1].params, *given, out / "training/sound", start
+        config.name, config.sound, network, head, codes[-1].params, material, out / "training/sound", start
     )
 
     weights = out / f"{config.name}-{config.revision}.safetensors"
@@ -97,7 +101,9 @@ def fit_audio(config_path: Path, out: Path | None = None, exclude: Sequence[Path
     codec = SpeechFsq.load(config.name, config.revision, out)
     figures = {name: measure(coder(codec), sounds[:24]) for name, sounds in held.items() if sounds}
     if config.clips:
-        clips = read_clips(config_path.parent / config.clips.list, _expanded(config.clips.root, config_path.parent, "clips"), 4.0)
+        clips = read_clips(
+            config_path.parent / config.clips.list, _expanded(config.clips.root, config_path.parent, "clips"), 4.0
+        )
         figures |= {f"clips: {name}": measure(coder(codec), sounds, is_speech(name)) for name, sounds in clips.items()}
     settings = {
         "seed": config.seed,
@@ -124,20 +130,24 @@ def _before(start: str) -> SpeechFsq | None:
 
 
 def _read_sets(
-    config: AudioConfig, config_path: Path, exclusions: Exclusions
+    config: AudioConfig, config_path: Path, exclusions: Exclusions, unpacked: Path
 ) -> tuple[list[Recordings], dict[str, list[np.ndarray]], list[Data]]:
-    """(what to train on, what is held out of each set as float32 sounds, what the card says of each set)"""
+    """(what to train on, what is held out of each set as float32 sounds, what the card says of each set). `unpacked`:
+    where kept media of datasets go."""
     sets: list[Recordings] = []
     held: dict[str, list[np.ndarray]] = {}
     reports: list[Data] = []
     for data in config.data:
-        root, paths = _files(data, config_path.parent)
+        root, paths = _files(data, config_path.parent, unpacked / data.name)
         kept_last = len(paths) - round(data.held_out * len(paths))
         kept, dropped = exclusions.split(paths[:kept_last])
         sounds = [(path, _sound(path, data.max_seconds)) for path in kept]
         sounds = [(path, sound) for path, sound in sounds if len(sound) >= HOP]
         if not sounds:
-            raise UserError(f"{config_path}: data {data.name!r} has no recording left to train on in {root}")
+            raise UserError(
+                f"{config_path}: data {data.name!r} has no recording left to train on in {root}: of {len(paths)} files"
+                f" that match include, {len(dropped)} are excluded and the others are held out, empty or do not open"
+            )
         sets.append(Recordings.of(data.weight, [to_int16(sound) for _, sound in sounds]))
         listed = [(path.relative_to(root).as_posix(), digest(path)) for path, _ in sounds]
         left_out = {path.relative_to(root).as_posix(): reason for path, reason in dropped.items()}
@@ -148,10 +158,12 @@ def _read_sets(
     return sets, held, reports
 
 
-def _files(data: AudioDataConfig, base: Path) -> tuple[Path, list[Path]]:
+def _files(data: AudioDataConfig, base: Path, unpacked: Path) -> tuple[Path, list[Path]]:
     root = _expanded(data.path, base, f"data {data.name!r}")
     if not root.is_dir():
         raise UserError(f"data {data.name!r}: there is no folder {root}")
+    if is_dataset(root):
+        root = unpack_media(root, "audio", unpacked)
     found = {path for pattern in data.include for path in root.glob(pattern)}
     found -= {path for pattern in data.leave_out for path in root.glob(pattern)}
     return root, sorted(p for p in found if p.suffix.lower() in SOUNDS and p.is_file() and not p.is_symlink())

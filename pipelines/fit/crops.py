@@ -1,8 +1,8 @@
 """Random crops of recordings for training a speech codec: the same for the same (seed, step).
 
 Recordings stay in memory as int16 at the codec's rate (115 MB an hour). A crop is a few frames with the samples around
-them, at another loudness, sometimes at another speed (and so pitch), sometimes under noise: voices that were never heard
-come out better for it. Nothing else is done to the sound.
+them, at another loudness, sometimes at another speed (and so pitch), sometimes under noise: voices that were never
+heard come out better for it. Nothing else is done to the sound.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Recordings:
 
 def to_int16(sound: np.ndarray) -> np.ndarray:
     """float32 [n] in [-1, 1] -> int16 [n]"""
-    return np.int16(np.clip(sound, -1, 1) * 32767)
+    return (np.clip(sound, -1, 1) * 32767).astype(np.int16)
 
 
 def crops(

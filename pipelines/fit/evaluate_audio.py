@@ -1,12 +1,13 @@
 """How well audio codecs give sound back: log-mel L1 of codes and of sound, STOI, extended STOI and PESQ, by group.
 
 A group is a folder in the folder that is measured on, or the column `group` of a list of clips (`benchmarks/eval.tsv`):
-a tsv of `group, package, path, start`, whose files lie in ROOT/package/path. STOI and PESQ are measures of speech and are
-left out for groups called music or sounds.
+a tsv of `group, package, path, start`, whose files lie in ROOT/package/path. STOI and PESQ are measures of speech and
+are left out for groups called music or sounds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import warnings
 from collections.abc import Mapping, Sequence
@@ -90,9 +91,9 @@ def read_clips(clips: Path, root: Path | None, max_seconds: float) -> Clips:
 
 
 def measure(code: Coder, sounds: Sequence[np.ndarray], speech: bool = True) -> dict[str, float]:
-    """Means over the sounds, float32 [n] at 16 kHz: `log_mel_l1` (nats) of the frames that the codes stand for, or of the
-    sound where there are none, `sound_log_mel_l1` of the sound, and where it is speech `stoi`, `estoi`, `pesq_wb` as far
-    as pystoi and pesq are installed (the extra `eval`) and know the clip."""
+    """Means over the sounds, float32 [n] at 16 kHz: `log_mel_l1` (nats) of the frames that the codes stand for, or of
+    the sound where there are none, `sound_log_mel_l1` of the sound, and where it is speech `stoi`, `estoi`, `pesq_wb`
+    as far as pystoi and pesq are installed (the extra `eval`) and know the clip."""
     rows = [_figures(sound, code(sound), speech) for sound in sounds]
     seconds = sum(map(len, sounds)) / SAMPLE_RATE_HZ
     bits = sum(row.pop("bits") for row in rows)
@@ -159,8 +160,6 @@ def _speech_figures(clean: np.ndarray, heard: np.ndarray) -> dict[str, float]:
         from pesq import NoUtterancesError, pesq
     except ImportError:
         return figures
-    try:
+    with contextlib.suppress(NoUtterancesError):  # silence has no speech to rate
         figures["pesq_wb"] = float(pesq(SAMPLE_RATE_HZ, clean, heard, "wb"))
-    except NoUtterancesError:
-        pass  # silence has no speech to rate
     return figures

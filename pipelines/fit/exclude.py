@@ -1,9 +1,9 @@
 """What must not be trained on: files told apart by content, by look and by sound.
 
 `--exclude FILE_OR_FOLDER` names evaluation media and test corpora. A training file is dropped when its sha256 is that
-of an excluded file (or is listed in a MANIFEST.tsv column `sha256`), when its perceptual hash is within 5 bits of 64,
-or when its first second of sound rises and falls in the same bands (shorter sounds: all of it). Flat pictures, whose
-hash says nothing, and sounds under a fifth of a second count by sha256 only.
+of an excluded file (or stands in a column `sha256` of an excluded tsv), when its perceptual hash is within 5 bits of
+64, or when its first second of sound rises and falls in the same bands (shorter sounds: all of it). Flat pictures,
+whose hash says nothing, and sounds under a fifth of a second count by sha256 only.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Exclusions:
 
     @classmethod
     def of(cls, paths: Sequence[Path], kinds: Sequence[str] = ("image", "audio")) -> Exclusions:
-        """Read files, folders (all files below) and the MANIFEST.tsv lists in them.
+        """Read files, folders (all files below) and lists (tsv with a column `sha256`).
 
         Looks are taken when `kinds` has "image", sounds when it has "audio"; bytes always.
         """

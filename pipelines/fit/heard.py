@@ -1,7 +1,7 @@
 """What a codec gives back of a sound: any codec of ours or others', and two references to hold them against.
 
-`opus-6` is Opus at 6 kbit/s (any number of kbit/s), through libopus as a call would use it; `griffin-lim` leaves the log-mel
-frames uncompressed and makes sound of them by the algorithm alone, which bounds every codec that ends in it.
+`opus-6` is Opus at 6 kbit/s (any number of kbit/s), through libopus as a call would use it; `griffin-lim` leaves the
+log-mel frames uncompressed and makes sound of them by the algorithm alone, which bounds every codec that ends in it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def opus(sound: np.ndarray, bit_rate: int) -> Heard:
     """float32 [n] at 16 kHz through libopus (speech mode, variable rate, 60 ms frames); its delay is taken away."""
     import av
 
-    pcm = np.int16(np.clip(sound, -1, 1) * 32767)
+    pcm = (np.clip(sound, -1, 1) * 32767).astype(np.int16)
     buffer = io.BytesIO()
     count = 0
     with av.open(buffer, "w", format="ogg") as container:
@@ -74,7 +74,7 @@ def _read(buffer: io.BytesIO) -> np.ndarray:
     import av
     import soxr
 
-    with av.open(buffer) as container:
+    with av.open(buffer, "r") as container:
         parts = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
         rate = container.streams.audio[0].rate
     return soxr.resample(np.concatenate(parts).astype(np.float32), rate, SAMPLE_RATE_HZ, quality="HQ")

@@ -1,9 +1,9 @@
 """How far a sound is from another, for training a head: three differentiable measures.
 
-The L1 distance of log-mel frames is the figure that codecs are measured by. Spectra at three resolutions (Yamamoto et al.
-2020) ask for phases that agree from wave to wave. The correlation of band envelopes is the core of STOI (Taal et al. 2011):
-a third of an octave a band, 30 envelope samples (0.4 s) at a time. None compares samples with samples: a codec at these
-rates knows nothing of the original's phase.
+The L1 distance of log-mel frames is the figure that codecs are measured by. Spectra at three resolutions (Yamamoto et
+al. 2020) ask for phases that agree from wave to wave. The correlation of band envelopes is the core of STOI (Taal et
+al. 2011): a third of an octave a band, 30 envelope samples (0.4 s) at a time. None compares samples with samples: a
+codec at these rates knows nothing of the original's phase.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _QUIET = 1e-4  # spans with less than this share of the loudest span's variance 
 
 
 def spectral(found: jax.Array, wanted: jax.Array) -> jax.Array:
-    """Sounds float32 [B, S] at 16 kHz -> scalar: log and relative distances of magnitudes, mean of three resolutions."""
+    """Sounds float32 [B, S] at 16 kHz -> scalar: log and relative distances of magnitudes, mean of three
+    resolutions."""
     total = jnp.zeros(())
     for window in _WINDOWS:
         x, y = magnitudes(found, window, window // 4), magnitudes(wanted, window, window // 4)
@@ -56,7 +57,7 @@ def _envelopes(sound: jax.Array) -> jax.Array:  # [B, samples, bands]
 def _band_matrix() -> np.ndarray:  # float32 [bins, bands]
     hz = np.arange(_ENVELOPE_WINDOW // 2 + 1)[:, None] * 16_000 / _ENVELOPE_WINDOW
     centres = _FIRST_HZ * 2 ** (np.arange(_BANDS) / 3)
-    return np.float32((hz >= centres * 2 ** (-1 / 6)) & (hz < centres * 2 ** (1 / 6)))
+    return ((hz >= centres * 2 ** (-1 / 6)) & (hz < centres * 2 ** (1 / 6))).astype(np.float32)
 
 
 def _moving_mean(x: jax.Array) -> jax.Array:

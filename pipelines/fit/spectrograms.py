@@ -16,7 +16,8 @@ _TITLE = 16
 
 
 def draw(path: Path, names: Sequence[str], columns: Mapping[str, Sequence[np.ndarray]]) -> None:
-    """names: of the clips; columns: title -> a sound float32 [n] at 16 kHz a clip. Time runs to the right, 20 ms a pixel."""
+    """names: of the clips; columns: title -> a sound float32 [n] at 16 kHz a clip. Time runs to the right, 20 ms a
+    pixel."""
     from PIL import Image, ImageDraw
 
     tiles = [[_tile(sound) for sound in sounds] for sounds in columns.values()]
@@ -34,4 +35,4 @@ def draw(path: Path, names: Sequence[str], columns: Mapping[str, Sequence[np.nda
 
 def _tile(sound: np.ndarray) -> np.ndarray:  # uint8 [bands * scale, T], low bands at the bottom
     level = (log_mel(sound) - _LOWEST) / (_HIGHEST - _LOWEST)
-    return np.repeat(np.uint8(255 * np.clip(level, 0, 1)).T[::-1], _SCALE, 0)
+    return np.repeat((255 * np.clip(level, 0, 1)).astype(np.uint8).T[::-1], _SCALE, 0)

@@ -7,6 +7,7 @@ encoder and decoder as they are, so that codes and frames keep their figures; it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,39 +38,42 @@ class StageConfig(BaseModel):
     batch_size: int = 8
     crop: int = Field(64, ge=24, multiple_of=2)  # frames: whole groups, and a span of the envelope loss
     learning_rate: float = 2e-3
+    optimizer: str = "adam"  # or "muon"
     warmup_steps: int = 100
     average: float = 0.998
     evaluate_every: int = 500
     save_every: int = 500
 
     def settings(self) -> TrainSettings:
-        return TrainSettings(
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            warmup_steps=self.warmup_steps,
-            average=self.average,
-            evaluate_every=self.evaluate_every,
-            save_every=self.save_every,
-        )
+        """As the training loop takes them."""
+        return TrainSettings(**{f.name: getattr(self, f.name) for f in fields(TrainSettings) if hasattr(self, f.name)})
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What both trainings learn from."""
+
+    sets: Sequence[Recordings]
+    validation: Sequence[np.ndarray]  # sounds float32 [n], which say which weights are kept
+    seed: int
+    identity: str  # of the training files and the config: a folder that learnt from others is refused
 
 
 def train_frames(
     name: str,
     stages: Sequence[StageConfig],
     config: Config,
-    sets: Sequence[Recordings],
-    validation: Sequence[np.ndarray],
-    seed: int,
+    material: Material,
     folder: Path,
     before: SpeechFsq | None = None,
 ) -> list[TrainResult]:
-    """Encoder and decoder, from a closed form or from those of a codec `before`; a result a stage, the last what counts.
-    validation: sounds float32 [n]. Each stage has a folder `frames-N` in `folder`."""
+    """Encoder and decoder, from a closed form or from those of a codec `before`. A result for each stage, of which the
+    last counts; each has a folder `frames-N` in `folder`."""
     filters = jnp.asarray(mel_filters(), jnp.float32)
-    sound, mask = crops(sets, (seed, _FIRST), 256, _FIRST_FRAMES, HOP, EDGE)
+    sound, mask = crops(material.sets, (material.seed, _FIRST), 256, _FIRST_FRAMES, HOP, EDGE)
     whole = mask.min(1) > 0
     frames = np.asarray(jax.jit(speech_fsq.log_mel)(sound, filters))[whole if whole.any() else slice(None)]
-    start = speech_fsq.closed_form(speech_fsq.init(seed, config), frames, config)
+    start = speech_fsq.closed_form(speech_fsq.init(material.seed, config), frames, config)
     if before is not None:
         start = speech_fsq.widened(before.params, start, before.network, config)
 
@@ -79,21 +83,22 @@ def train_frames(
         zq, _ = speech_fsq.quantize(speech_fsq.latents(params, frames, mask, config), config)
         return mean_distance(speech_fsq.decode_z(params, zq, mask, config)[1], frames, mask)
 
-    held = padded(validation)
+    held = padded(material.validation)
     measure = jax.jit(loss)
     results: list[TrainResult] = []
     for number, stage in enumerate(stages, 1):
-        key = seed if number == 1 else seed + (number << 32)  # other crops than those of the stage before
+        key = material.seed + (number << 32 if number > 1 else 0)  # other crops than those of the stage before
         result = train(
             name,
             start,
             loss,
             lambda step, key=key, stage=stage: crops(  # type: ignore[misc]
-                sets, (key, step), stage.batch_size, stage.crop, HOP, EDGE
+                material.sets, (key, step), stage.batch_size, stage.crop, HOP, EDGE
             ),
             stage.settings(),
             folder / f"frames-{number}",
             evaluate=(lambda params: {"validation_log_mel_l1": float(measure(params, held))}) if held[1].size else None,
+            identity=material.identity,
         )
         start = result.params
         results.append(result)
@@ -106,17 +111,15 @@ def train_sound(
     config: Config,
     head: HeadConfig,
     codec: dict[str, Any],
-    sets: Sequence[Recordings],
-    validation: Sequence[np.ndarray],
-    seed: int,
+    material: Material,
     folder: Path,
     start: dict[str, Any] | None = None,
 ) -> TrainResult:
     """The head alone, for the encoder and decoder of `codec`; from its linear path or from `start`."""
     filters = jnp.asarray(mel_filters(), jnp.float32)
-    start = sound_head.init(seed, mel_filters(), head) if start is None else start
+    start = sound_head.init(material.seed, mel_filters(), head) if start is None else start
 
-    def heard(params: Any, data: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def heard(params: Any, data: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
         """(sound [B, 320 T], distance of its log-mel frames), but for the outermost frames, which lack neighbours"""
         sound, mask = data
         frames = speech_fsq.log_mel(sound, filters)
@@ -132,16 +135,17 @@ def train_sound(
         wanted = data[0][:, EDGE:-EDGE] * jnp.repeat(data[1], HOP, 1)
         return distance + sound_loss.spectral(made, wanted) + sound_loss.envelope(made, wanted)
 
-    held = padded(validation)
+    held = padded(material.validation)
     measure = jax.jit(lambda params: heard(params, held)[1])
     return train(
         name,
         start,
         loss,
-        lambda step: crops(sets, (seed, step), stage.batch_size, stage.crop, HOP, EDGE),
+        lambda step: crops(material.sets, (material.seed, step), stage.batch_size, stage.crop, HOP, EDGE),
         stage.settings(),
         folder,
         evaluate=(lambda params: {"validation_sound_log_mel_l1": float(measure(params))}) if held[1].size else None,
+        identity=material.identity,
     )
 
 

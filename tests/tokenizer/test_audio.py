@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenizer.audio import HOP, SAMPLE_RATE_HZ, SpeechMelFsq, mel_filters, _windows, griffin_lim, log_mel
+from tokenizer.audio import HOP, SAMPLE_RATE_HZ, SpeechMelFsq, _windows, griffin_lim, log_mel, mel_filters
 from tokenizer.codec import Codes, Shape
 from tokenizer.codecs import load_codec
 
 
 @pytest.fixture(scope="module")
 def codec() -> SpeechMelFsq:
-    return load_codec("speech-melfsq")
+    return load_codec("speech-melfsq@1")
 
 
 def tone(hz: float, seconds: float) -> np.ndarray:

@@ -1,14 +1,14 @@
 """A small speech codec: sound to one or two FSQ codes a frame of 20 ms, and codes to log-mel frames.
 
-Encoder: log-mel frames of the sound -> residual convolutions -> numbers, five a code -> FSQ. Decoder: numbers -> residual
-convolutions -> log-mel frames (`sound_head` makes sound of them). Two frames are coded together: the ten numbers of their
-two codes may hold what the frames have in common once. That is worth more than any other choice here: log-mel L1 0.427
-against 0.497 after the same 1,000 steps (five frames together: 0.482). As in `melfsq`, a linear path in closed form runs
-beside encoder and decoder, so that training begins at the best linear codec.
+Encoder: log-mel frames of the sound -> residual convolutions -> numbers, five a code -> FSQ. Decoder: numbers ->
+residual convolutions -> log-mel frames (`sound_head` makes sound of them). Two frames are coded together: the ten
+numbers of their two codes may hold what the frames have in common once. That is worth more than any other choice here:
+log-mel L1 0.427 against 0.497 after the same 1,000 steps (five frames together: 0.482). As in `melfsq`, a linear path
+in closed form runs beside encoder and decoder, so that training begins at the best linear codec.
 
-Sound is float32 [B, EDGE + 320 T + EDGE]: T frames (a multiple of the group) with the samples around them that the outer
-frames' windows reach; a mask [B, T] says which frames are there. Codes do not depend on how far a clip was padded.
-Everything is float32.
+Sound is float32 [B, EDGE + 320 T + EDGE]: T frames (a multiple of the group) with the samples around them that the
+outer frames' windows reach; a mask [B, T] says which frames are there. Codes do not depend on how far a clip was
+padded. Everything is float32.
 """
 
 from __future__ import annotations
@@ -139,8 +139,10 @@ def closed_form(params: dict[str, Any], frames: np.ndarray, config: Config = Con
 
 
 def widened(params: dict[str, Any], fresh: dict[str, Any], old: Config, new: Config) -> dict[str, Any]:
-    """`params` of fewer codebooks as a start for more. The books that are there keep their weights; in what `closed_form`
-    gave as `fresh`, the others read the principal components that follow, and at first the decoder reads none of them."""
+    """`params` of fewer codebooks as a start for more. The books that are there keep their weights; the others read the
+    principal components that follow, out of what `closed_form` gave as `fresh`; at first the decoder reads none of
+    them.
+    """
     if (new.group, new.bands, new.width, new.levels) != (old.group, old.bands, old.width, old.levels):
         raise ValueError(f"cannot start a network {new} from the weights of {old}: only the number of books may differ")
     size = new.dims - old.dims
