@@ -60,12 +60,13 @@ $(BENCH_VENV)/.installed: setup.cfg pyproject.toml
 
 bench-env: $(BENCH_VENV)/.installed  ## the environment of the benchmarks: torch and other loaders (about 8 GB)
 
-bench: $(BENCH_VENV)/.installed  ## the loader against others and the limit, its start and memory; order, plans, layouts (an hour)
+bench: $(BENCH_VENV)/.installed  ## the loader against others and the limit, its start and memory; order, plans, layouts, codecs (an hour)
 	$(BENCH)/python benchmarks/loader.py all
 	$(BENCH)/python benchmarks/order.py
 	$(BENCH)/python benchmarks/lengths.py
 	$(BENCH)/python benchmarks/remote.py
 	$(BENCH)/python benchmarks/layouts.py
+	$(BENCH)/python benchmarks/codecs.py
 
 clean:  ## remove what make wrote
 	rm -rf $(VENV) $(BENCH_VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

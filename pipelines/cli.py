@@ -118,12 +118,37 @@ def fit_text(config: Config, out: Path | None = None, exclude: Excludes = None) 
     print_fertility(_asked(run, config, out, exclude=exclude or []))
 
 
-@evaluate_app.command("image")
-def evaluate_image(codec: str = "image-fsq16", folder: Path | None = None, json: Json = False) -> None:
-    """PSNR and SSIM on 256x256 centre crops: of a folder, or of seven photos of scikit-image and scikit-learn."""
-    from pipelines.fit.evaluate_images import evaluate_image as run
+@fit_app.command("jpeg")
+def fit_jpeg(config: Config, out: Path | None = None, exclude: Excludes = None) -> None:
+    """Learn the byte pairs of the jpeg-bytes codec from folders of pictures."""
+    from pipelines.fit.jpeg import fit_jpeg as run
 
-    _say(json, _asked(run, codec, folder))
+    _say(False, _asked(run, config, out, exclude=exclude or []))
+
+
+@evaluate_app.command("image")
+def evaluate_image(
+    codec: Annotated[list[str] | None, typer.Option(help="A codec's name (repeatable). Else image-fsq16.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="A folder of pictures. Else seven photographs.")] = None,
+    size: Annotated[int, typer.Option(min=16, help="Pixels on a side of the centre crops.")] = 256,
+    compare: Annotated[
+        bool, typer.Option(help="With image files of about the same size, and published figures.")
+    ] = True,
+    picture: Annotated[Path | None, typer.Option(help="Write a PNG: originals beside what comes back.")] = None,
+    json: Json = False,
+) -> None:
+    """PSNR, SSIM and code use on centre crops: of a folder, or of seven photos of scikit-image and scikit-learn."""
+    from pipelines.build.progress import Progress
+    from pipelines.fit.evaluate_images import evaluate_images as run
+    from pipelines.look.codecs_print import Sheet, print_images
+
+    sheet = Sheet() if picture is not None else None
+    with Progress(shown=not json) as bars:
+        show, follow = sheet and sheet.add, bars.follow("pictures")
+        answer = _asked(run, codec or ["image-fsq16"], folder, size, compare=compare, show=show, follow=follow)
+    if sheet is not None and picture is not None:
+        sheet.save(picture)
+    _say(json, answer, lambda: print_images(answer))
 
 
 @evaluate_app.command("audio")

@@ -20,6 +20,7 @@ HOMES = {
         "pipelines/fit/",
         "pipelines/train/sample.py",
         "tokenizer/image.py",
+        "tokenizer/jpeg.py",
     ),
     "av": ("pipelines/ingest/", "pipelines/fit/recordings.py"),
     "selectolax": ("pipelines/ingest/html.py", "pipelines/fit/text_sources.py"),

@@ -1,14 +1,20 @@
-"""The loader's benchmark measures what it says: the limit makes our six arrays, and every document is there once."""
+"""Benchmarks measure what they say: the limit makes our six arrays, and every document is there once; codecs run on a
+build's own path, and their networks on the same arrays."""
 
+import importlib
+import importlib.util
 import itertools
 import sys
+import wave
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmdata.batch import empty_batch, put_row
+from tokenizer.codecs import load_codec
 from tokenizer.row import Row
 
 ARRAYS = ("tokens", "targets", "loss_weights", "segment_ids", "positions", "kinds")
@@ -56,3 +62,53 @@ def test_the_limit_makes_the_six_arrays_of_a_batch(bench: Any, tmp_path: Path) -
     for name, array in zip(ARRAYS, made):
         assert array.dtype == getattr(expected, name).dtype
         np.testing.assert_array_equal(array, getattr(expected, name), err_msg=name)
+
+
+@pytest.fixture
+def codec_bench(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """benchmarks/codecs.py, whose name is also one of Python's own, and codec_job.py."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("benchmarks_codecs", root / "benchmarks" / "codecs.py")
+    assert spec is not None and spec.loader is not None
+    codecs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(codecs)
+    return codecs, importlib.import_module("codec_job")
+
+
+def test_the_codec_benchmark_times_the_builds_own_path_and_the_network_on_the_same_arrays(
+    codec_bench: tuple[Any, Any], root: Path, tmp_path: Path
+) -> None:
+    codecs, job = codec_bench
+    for name in ("files", "work"):
+        (tmp_path / name).mkdir()
+    codecs.make_pictures(root / "examples" / "media", tmp_path / "files", 3)
+    files = sorted((tmp_path / "files").iterdir())
+    assert [Image.open(path).size for path in files] == [(512, 512)] * 3
+    codec = load_codec("image-fsq16")
+    settings = job.encode_settings(codec, "image-fsq16@1", "scaled")
+    media = [job.decoded(codec, path, settings) for path in files]
+    assert all(medium.shape == (256, 256, 3) for medium in media)
+    calls = job.network_calls(codec, lambda: codec.encode_batch(media))
+    for medium, (function, args) in zip(media, calls, strict=True):
+        np.testing.assert_array_equal(np.asarray(function(*args)).ravel(), codec.encode(medium).codes[:, 0])
+    job.encode_stage(files, settings, tmp_path / "work")
+    assert job.network_calls(load_codec("jpeg-bytes"), lambda: None) == []
+
+
+def test_sounds_of_the_codec_benchmark_are_ten_seconds_at_48_khz(
+    codec_bench: tuple[Any, Any], root: Path, tmp_path: Path
+) -> None:
+    codec_bench[0].make_sounds(root / "examples" / "media", tmp_path, 2)
+    for path in tmp_path.iterdir():
+        with wave.open(str(path)) as file:
+            assert (file.getframerate(), file.getnframes(), file.getnchannels()) == (48_000, 480_000, 1)
+            assert np.frombuffer(file.readframes(480_000), "<i2").any()
+
+
+def test_rates_are_units_over_the_median_of_the_rounds(
+    codec_bench: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([0.0, 10.0, 12.0, 20.0, 21.0, 30.0, 34.0])  # the first only warms up; then 2, 1 and 4
+    monkeypatch.setattr(codec_bench[1].time, "process_time", lambda: next(seconds))
+    found = codec_bench[1].timed({"encode": lambda: None}, 10, 3)
+    assert found["encode"]["cpu"] == 10 / 2

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from pipelines import cli
 
 COMMANDS = (
-    "build", "fit", "fit image", "fit audio", "fit text", "evaluate", "evaluate image", "evaluate audio",
+    "build", "fit", "fit image", "fit audio", "fit jpeg", "fit text", "evaluate", "evaluate image", "evaluate audio",
     "evaluate text", "recode", "stats", "show", "verify", "layout", "layout list", "layout show", "plan",
     "explain", "train", "sample",
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 Contract, which `tests/tokenizer/test_codecs.py` holds every shipped codec to:
 * `encode(medium).codes` is int32 [T, K], codes[:, k] in [0, codebooks[k]); T, K, t, h, w, rate equal `shape(size)`.
+  Where only encoding tells how many codes there are (text, jpeg-bytes), `shape` takes the medium in place of its size.
 * `encode_batch(media)[i]` equals `encode(media[i])`, code for code: batching is fixed-shape and pads, so that what is
   batched with what never shows.
 * `decode(codes)` returns a medium of the size the codes stand for; `exact` codecs give the input back.

@@ -50,8 +50,22 @@ def _speech_melfsq2_1() -> Codec:
     return SpeechFsq.load("speech-melfsq2", 1)
 
 
+def _dmel_1() -> Codec:
+    from tokenizer.dmel import Dmel
+
+    return Dmel()
+
+
+def _jpeg_bytes_1() -> Codec:
+    from tokenizer.jpeg import JpegBytes
+
+    return JpegBytes.load("jpeg-bytes", 1)
+
+
 CODECS: dict[str, Callable[[], Codec]] = {
+    "dmel@1": _dmel_1,
     "image-fsq16@1": _image_fsq16_1,
+    "jpeg-bytes@1": _jpeg_bytes_1,
     "speech-melfsq@1": _speech_melfsq_1,
     "speech-melfsq@2": _speech_melfsq_2,
     "speech-melfsq2@1": _speech_melfsq2_1,

@@ -57,6 +57,8 @@ class SpeechFsq:
     @classmethod
     def load(cls, name: str, revision: int, folder: Path = WEIGHTS) -> SpeechFsq:
         """The codec whose weights are `folder/NAME-REVISION.safetensors`."""
+        import jax
+
         from tokenizer.nets import sound_head, speech_fsq
 
         path = folder / f"{name}-{revision}.safetensors"
@@ -72,7 +74,7 @@ class SpeechFsq:
         head = _settings(path, sound_head.HeadConfig, metadata, "head")
         params, _ = checkpoints.load(path, shapes(network, head))
         fingerprint = checkpoints.fingerprint(path, _PREPROCESSING, revision, _CODE_VERSION)
-        return cls(name, revision, fingerprint, params, network, head)
+        return cls(name, revision, fingerprint, jax.device_put(params), network, head)
 
     @property
     def codebooks(self) -> tuple[int, ...]:

@@ -93,7 +93,8 @@ class _Job:
 
 
 def describe_codecs(call: Call) -> dict[str, dict[str, Any]]:
-    """Of each codec in `call.args`, (names, load_codec): its spec, and the rate or pixels a code that it wants."""
+    """Of each codec in `call.args`, (names, load_codec): its spec, the rate or pixels a code that it wants, and whether
+    it gives frames of one size one grid."""
     names, load_codec = call.args
     specs = {}
     for name in names:
@@ -102,6 +103,7 @@ def describe_codecs(call: Call) -> dict[str, dict[str, Any]]:
             "spec": spec_of(codec),
             "sample_rate_hz": getattr(codec, "sample_rate_hz", 0),
             "multiple": getattr(getattr(codec, "policy", None), "multiple", 0),
+            "frames": getattr(codec, "frames", True),
         }
     return specs
 
@@ -241,6 +243,7 @@ class _Batches:
             job.codes[i] = codes
             if all(c is not None for c in job.codes):
                 job.release()
+                self._check_frames(job)
 
     def _one_by_one(self, codec: Codec, row: list[tuple[_Job, int, np.ndarray]]) -> list[Codes | None]:
         """Find the medium of a batch that the codec refuses."""
@@ -253,6 +256,13 @@ class _Batches:
                 self._fail(job, error)
                 found.append(None)
         return found
+
+    def _check_frames(self, job: _Job) -> None:
+        """A video is one item: its frames have one grid."""
+        grids = {(c.shape.h, c.shape.w) for c in job.codes if c is not None}
+        if job.part.kind == "video" and len(grids) > 1:
+            what = f"{self._settings.names['video']} gives each frame a grid of its own"
+            self._fail(job, ValueError(f"{what}; name another codec in codecs.video"))
 
     def _fail(self, job: _Job, error: BaseException) -> None:
         job.failure = Dropped(self._unit.source, job.part.uri, "encode", "cannot encode", one_line(error))

@@ -210,6 +210,8 @@ class _Build:
             right = ("image",) if kind == "video" else (kind,)
             if name != SOFT and self.specs[name].kind not in (*right, kind):
                 raise UserError(f"codecs.{kind}: {name} is a codec of {self.specs[name].kind}, not of {kind}")
+        if self.recipe.codecs.video not in ("", SOFT) and not found[self.names["video"]]["frames"]:
+            raise UserError(f"codecs.video: {self.names['video']} gives each frame a grid of its own; it is for images")
         limits = limits_of(self.recipe)
         rate = found.get(self.names["audio"], {}).get("sample_rate_hz") or self.recipe.audio.sample_rate_hz
         resizing = {kind: self.recipe.resizing(kind, self._multiple(kind, found)) for kind in ("image", "video")}

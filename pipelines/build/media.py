@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,8 +76,13 @@ def _medium(part: Part) -> bytes | Path:
 def _image(medium: bytes | Path, settings: MediaSettings) -> Decoded:
     from pipelines.ingest.decode_image import decode_image
 
-    image = decode_image(medium, settings.limits, settings.image.background)
-    return Decoded((_resize(image, settings.resizing["image"]),))
+    policy = settings.resizing["image"]
+    if settings.image.jpeg == "whole":
+        image = decode_image(medium, settings.limits, settings.image.background)
+        return Decoded((_resize(image, policy),))
+    goal = _Goal(policy)
+    image = decode_image(medium, settings.limits, settings.image.background, need=goal.need)
+    return Decoded((_resize(image, goal.policy),))
 
 
 def _audio(medium: bytes | Path, settings: MediaSettings) -> Decoded:
@@ -100,6 +106,35 @@ def _video(medium: bytes | Path, settings: MediaSettings) -> Decoded:
     return Decoded(frames, np.asarray(clip.times, np.float32), clip.duration_s)
 
 
+class _Goal:
+    """The grid of one image, kept from its whole size: of a JPEG that is decoded small the policy sees the small one,
+    whose sides are rounded."""
+
+    def __init__(self, policy: ResizePolicy) -> None:
+        self.policy: Any = policy
+
+    def need(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) in pixels, for `decode_image`."""
+        try:
+            h, w = self.policy.grid(height, width)
+        except ValueError as error:
+            raise MediaError(OVER_LIMIT, str(error)) from None
+        self.policy = _OneGrid(self.policy.kind, self.policy.multiple, (h, w))
+        return h * self.policy.multiple, w * self.policy.multiple
+
+
+@dataclass(frozen=True)
+class _OneGrid:
+    """A resize policy that gives one grid, whatever the picture's size."""
+
+    kind: str
+    multiple: int
+    size: tuple[int, int]  # codes
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        return self.size
+
+
 def _short_side(policy: ResizePolicy) -> int:
     """Pixels that the short side of no resized picture passes."""
     if policy.kind == "stretch":
@@ -109,7 +144,7 @@ def _short_side(policy: ResizePolicy) -> int:
     return policy.multiple * (math.isqrt(policy.tokens) + 1)
 
 
-def _resize(image: np.ndarray, policy: ResizePolicy) -> np.ndarray:  # uint8 [H, W, 3]
+def _resize(image: np.ndarray, policy: Any) -> np.ndarray:  # uint8 [H, W, 3]
     try:
         return resize(image, policy)
     except ValueError as error:

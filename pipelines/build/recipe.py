@@ -47,6 +47,11 @@ class ImageOptions(_Table):
         description='"bucket": the nearest of a few aspect ratios; "crop": a square from the centre; "stretch": one'
         ' size, whatever the shape (SigLIP, Gemma 3); "area": any shape, the area within bounds (Qwen2-VL)',
     )
+    jpeg: Literal["scaled", "whole"] = Field(
+        default="scaled",
+        description='how JPEG files are decoded: "scaled": at 1/2, 1/4 or 1/8 of their size where that is no smaller'
+        ' than what they are resized to; "whole": all their pixels, which takes several times as long',
+    )
     background: tuple[int, int, int] = Field(
         default=(255, 255, 255), description="what shows through transparent pixels"
     )

@@ -52,6 +52,7 @@ def codec_names(recipe: Recipe, load: LoadCodec, files: tuple[CodecFile, ...] = 
 
 
 # Keys that came after the first datasets: a recipe that leaves them at their defaults has the settings it always had.
+# (Not `image.jpeg`, whose default changed the pixels.)
 _LATER = {
     "image": ("multiple", "size", "min_pixels", "max_pixels"),
     "video": ("policy", "multiple", "size", "min_pixels", "max_pixels"),

@@ -1,58 +1,154 @@
-"""How well an image codec gives pictures back: PSNR and SSIM on centre crops.
+"""How well image codecs give pictures back: PSNR and SSIM on centre crops, beside image files of the same size.
 
 The named set is the seven photographs of scikit-image and scikit-learn that no shipped codec was trained on:
-astronaut, chelsea, coffee, rocket, motorcycle, china, flower, each its centre 256x256 pixels.
+astronaut, chelsea, coffee, rocket, motorcycle, china, flower, each its centre 256x256 pixels. A codec is anything with
+`encode`, `decode` and `codebooks`, ours or not. Pictures are measured one after the other; none is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipelines.fit.exclude import IMAGES
+from pipelines.fit.image_files import FORMATS, nearest_file, published
 from tokenizer.codec import Codec
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle", "china", "flower")
 
+Shown = list[tuple[str, np.ndarray, float]]  # (what it is, uint8 [H, W, 3], its PSNR in dB)
+Show = Callable[[str, np.ndarray, Shown], None]  # of a picture: its name, itself, what came back of it
+_Crops = Iterator[tuple[str, np.ndarray | None]]  # (name, crop; None where the file gives none)
+
 
 def evaluate_image(codec: str | Codec, folder: Path | None = None, size: int = 256) -> dict[str, Any]:
-    """{"codec", "set", "images", "psnr_db", "ssim", "bits_per_pixel", "distinct_codes", "each": {name: figures}}
+    """Figures of one codec, as `evaluate_images` gives them under "codecs", with its "set"."""
+    answer = evaluate_images([codec], folder, size, compare=False)
+    return {**answer["codecs"][0], "set": answer["set"]}
 
-    `folder` None means the seven photographs (extra `eval`).
+
+def evaluate_images(
+    codecs: Sequence[str | Codec],
+    folder: Path | None = None,
+    size: int = 256,
+    *,
+    compare: bool = True,
+    show: Show | None = None,
+    follow: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Measure codecs on the pictures of a folder, or on the seven photographs where it is None (extra `eval`).
+
+    {"set", "images", "skipped": files too small or broken, "codecs": [{"codec", "images", "psnr_db", "ssim",
+    "bits_per_pixel", "distinct_codes", "each": {picture: figures}, and of codecs with levels "level_bits": the sum over
+    channels of the entropy of a channel's levels, "most_level_bits": what it could be}], and with `compare` "files":
+    [{"file", "nearest_to": codec, "psnr_db", "ssim", "bits_per_pixel"}], "published": [...]}. A picture's file has the
+    quality whose size, header counted, is nearest to what the codec takes for it. `show` gets each picture, `follow` is
+    told (done, of how many).
     """
-    from skimage.metrics import structural_similarity
+    tried = [_Trial(_open(codec), compare) for codec in codecs]
+    crops, total = _crops(folder, size)
+    images = 0
+    for done, (name, picture) in enumerate(crops, 1):
+        if picture is not None:
+            images += 1
+            shown = [entry for trial in tried for entry in trial.add(name, picture)]
+            if show is not None:
+                show(name, picture, shown)
+        if follow is not None:
+            follow(done, total)
+    if not images:
+        raise ValueError(f"no pictures of at least {size}x{size} pixels in {folder}; give another folder or --size")
+    answer: dict[str, Any] = {
+        "set": "skimage and sklearn photographs" if folder is None else folder.name,
+        "images": images,
+        "skipped": total - images,
+        "codecs": [trial.figures() for trial in tried],
+    }
+    if compare:
+        answer |= {"files": [row for trial in tried for row in trial.file_rows()], "published": published()}
+    return answer
 
+
+class _Scores:
+    """What has been measured of one codec, or of one kind of file beside it."""
+
+    def __init__(self) -> None:
+        self.each: dict[str, dict[str, float]] = {}
+        self._bits: list[float] = []  # a pixel, of each picture
+
+    def add(self, name: str, picture: np.ndarray, back: np.ndarray, bits: float) -> float:
+        from skimage.metrics import structural_similarity
+
+        similar = structural_similarity(picture, back, channel_axis=-1, data_range=255)
+        quality = psnr(picture, back)
+        self.each[name] = {"psnr_db": round(quality, 3), "ssim": round(float(similar), 4)}
+        self._bits.append(bits / picture[..., 0].size)
+        return quality
+
+    def means(self) -> dict[str, float]:
+        return {
+            "psnr_db": round(float(np.mean([v["psnr_db"] for v in self.each.values()])), 3),
+            "ssim": round(float(np.mean([v["ssim"] for v in self.each.values()])), 4),
+            "bits_per_pixel": round(float(np.mean(self._bits)), 4),
+        }
+
+
+class _Trial:
+    """One codec, and the image files beside it."""
+
+    def __init__(self, codec: Codec, compare: bool) -> None:
+        self._codec, self._name = codec, f"{codec.name}@{codec.revision}"
+        self._scores = _Scores()
+        self._files = {kind: _Scores() for kind in FORMATS} if compare else {}
+        self._seen: list[np.ndarray] = []
+
+    def add(self, name: str, picture: np.ndarray) -> Shown:
+        codes = self._codec.encode(picture)
+        back = self._codec.decode(codes)
+        if back.shape != picture.shape:
+            raise ValueError(f"{self._name} gives {back.shape} for {picture.shape}: give a --size that it keeps")
+        bits = len(codes.codes) * float(np.log2(self._codec.codebooks).sum())
+        self._seen.append(codes.codes)
+        shown = [(self._name, back, self._scores.add(name, picture, back, bits))]
+        for kind, scores in self._files.items():
+            data, back = nearest_file(kind, picture, bits / 8)
+            quality = scores.add(name, picture, back, 8.0 * len(data))
+            shown.append((f"{kind}, {8 * len(data) / picture[..., 0].size:.3f} bpp", back, quality))
+        return shown
+
+    def figures(self) -> dict[str, Any]:
+        codes, levels = np.concatenate(self._seen), tuple(getattr(self._codec, "levels", ()))
+        figures: dict[str, Any] = {"codec": self._name, "images": len(self._seen), **self._scores.means()}
+        figures["distinct_codes"] = sum(len(np.unique(column)) for column in codes.T)
+        if levels:
+            figures["level_bits"] = round(sum(level_bits(column, levels) for column in codes.T), 3)
+            figures["most_level_bits"] = round(codes.shape[1] * float(np.log2(levels).sum()), 3)
+        return {**figures, "each": self._scores.each}
+
+    def file_rows(self) -> list[dict[str, Any]]:
+        return [{"file": kind, "nearest_to": self._name, **found.means()} for kind, found in self._files.items()]
+
+
+def _open(codec: str | Codec) -> Codec:
     from tokenizer.codecs import load_codec
 
     codec = load_codec(codec) if isinstance(codec, str) else codec
-    pictures = dict(photographs(size) if folder is None else folder_crops(folder, size))
-    if not pictures:
-        raise ValueError(f"no pictures of at least {size}x{size} pixels in {folder}")
-    each: dict[str, dict[str, float]] = {}
-    seen: set[int] = set()
-    bits = 0.0
-    for name, picture in pictures.items():
-        codes = codec.encode(picture)
-        back = codec.decode(codes)
-        if back.shape != picture.shape:
-            raise ValueError(f"{codec.name} gave {back.shape} for {picture.shape}: use a resize policy that keeps it")
-        seen.update(codes.codes.ravel().tolist())
-        bits += codes.codes.shape[0] * float(np.log2(codec.codebooks).sum()) / (size * size)
-        similar = structural_similarity(picture, back, channel_axis=-1, data_range=255)
-        each[name] = {"psnr_db": round(psnr(picture, back), 3), "ssim": round(float(similar), 4)}
-    return {
-        "codec": f"{codec.name}@{codec.revision}",
-        "set": "skimage and sklearn photographs" if folder is None else folder.name,
-        "images": len(each),
-        "psnr_db": round(float(np.mean([v["psnr_db"] for v in each.values()])), 3),
-        "ssim": round(float(np.mean([v["ssim"] for v in each.values()])), 4),
-        "bits_per_pixel": round(bits / len(each), 4),
-        "distinct_codes": len(seen),
-        "each": each,
-    }
+    if codec.kind != "image":
+        raise ValueError(f"{codec.name} is a codec of {codec.kind}: `mmdata evaluate {codec.kind}` measures it")
+    return codec
+
+
+def level_bits(codes: np.ndarray, levels: Sequence[int]) -> float:
+    """Sum over the digits of scalar-quantised codes, int [n], of the entropy of each digit's use, in bits."""
+    total, rest = 0.0, codes.astype(np.int64)
+    for size in levels:
+        share = np.bincount(rest % size, minlength=size) / len(rest)
+        total -= float((share[share > 0] * np.log2(share[share > 0])).sum())
+        rest = rest // size
+    return total
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -66,9 +162,12 @@ def photographs(size: int = 256) -> Iterator[tuple[str, np.ndarray]]:
     paths = {path.stem: path for folder in photo_folders() for path in sorted(folder.iterdir())}
     for name in PHOTOS:
         path = paths.get(name) or paths.get(f"{name}_left")
-        if path is None:
+        picture = None if path is None else read_picture(path)
+        if picture is None:
             raise ValueError(f"the picture {name!r} is not in the installed scikit-image or scikit-learn")
-        yield name, centre_crop(_read(path), size)
+        if min(picture.shape[:2]) < size:
+            raise ValueError(f"the photograph {name!r} is smaller than {size}x{size} pixels; give a smaller --size")
+        yield name, centre_crop(picture, size)
 
 
 def photo_folders() -> list[Path]:
@@ -84,25 +183,33 @@ def photo_folders() -> list[Path]:
     return folders
 
 
-def folder_crops(folder: Path, size: int) -> Iterator[tuple[str, np.ndarray]]:
-    """(relative path, centre crop) of each picture of the folder that is large enough, in order of path."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder of pictures")
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGES:
-            image = _read(path)
-            if min(image.shape[:2]) >= size:
-                yield path.relative_to(folder).as_posix(), centre_crop(image, size)
-
-
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 [size, size, 3] from the middle."""
     top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
     return np.ascontiguousarray(image[top : top + size, left : left + size])
 
 
-def _read(path: Path) -> np.ndarray:
-    from PIL import Image
+def read_picture(path: Path) -> np.ndarray | None:
+    """uint8 [H, W, 3], upright, over white; None for what does not open as a picture."""
+    from pipelines.ingest.decode_image import decode_image
+    from pipelines.ingest.media import MediaError
 
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    try:
+        return decode_image(path)
+    except MediaError:
+        return None
+
+
+def _crops(folder: Path | None, size: int) -> tuple[_Crops, int]:
+    """(the crops, how many files they are of): of a folder each picture, in order of path."""
+    if folder is None:
+        return photographs(size), len(PHOTOS)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder of pictures")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
+    return ((path.relative_to(folder).as_posix(), _crop_of(path, size)) for path in paths), len(paths)
+
+
+def _crop_of(path: Path, size: int) -> np.ndarray | None:
+    picture = read_picture(path)
+    return None if picture is None or min(picture.shape[:2]) < size else centre_crop(picture, size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipelines.ingest.media import CANNOT_DECODE, Limits, MediaError, one_line, opened
 
@@ -24,13 +24,22 @@ def open_container(medium: bytes | Path, limits: Limits) -> Iterator[Any]:
 
     with opened(medium, limits) as file:
         try:
-            options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "none"}
+            options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "none"} | _by_content(file)
             with av.open(file, mode="r", options=options, metadata_errors="replace") as container:
                 yield container
         except MediaError:
             raise
         except (av.error.FFmpegError, ValueError, OverflowError, MemoryError) as error:
             raise MediaError(CANNOT_DECODE, _words(error)) from None
+
+
+def _by_content(file: BinaryIO) -> dict[str, str]:
+    """Options for what the first bytes say. A WAV file's header says all: without these FFmpeg reads the first 5 MB to
+    guess at what they might be, then 8 kB at a time (11 ms instead of 3 for 10 s of 48 kHz)."""
+    head = file.read(12)
+    file.seek(0)
+    is_wave = head[:4] == b"RIFF" and head[8:] == b"WAVE"
+    return {"probesize": "32768", "max_size": "32768"} if is_wave else {}
 
 
 def start_seconds(container: Any) -> float:

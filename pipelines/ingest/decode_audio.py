@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.ingest.containers import Patience, open_container, start_seconds
-from pipelines.ingest.media import EMPTY, NO_TRACK, OVER_LIMIT, Limits, MediaError
+from pipelines.ingest.media import EMPTY, NO_TRACK, OVER_LIMIT, Limits, MediaError, opened
+from pipelines.ingest.plain_wave import plain_wave
 
 _RESAMPLER = "HQ"  # soxr's quality; named in the codecs' fingerprints, so do not change it
 
@@ -23,6 +24,13 @@ _HOLE_S = 0.1
 def decode_audio(medium: bytes | Path, sample_rate_hz: int, limits: Limits | None = None) -> np.ndarray:  # float32 [n]
     """The first audio track as mono. Raises only MediaError ("no such track" where there is none)."""
     limits = limits or Limits()
+    with opened(medium, limits) as file:
+        plain = plain_wave(file)
+        if plain is not None:
+            sink = AudioSink(sample_rate_hz, limits, 0.0)
+            for wave in plain[1]:
+                sink.add_wave(wave, plain[0])
+            return sink.finish()
     with open_container(medium, limits) as container:
         track = first_audio(container)
         if track is None:
@@ -62,15 +70,20 @@ class AudioSink:
         if not len(wave):
             return
         if not self.num_frames:
-            self._source_rate = frame.sample_rate
             self.start_s = max(0.0, (frame.time or 0.0) - self.zero)
-            if self._source_rate != self.rate:
-                self._resampler = soxr.ResampleStream(self._source_rate, self.rate, 1, "float32", quality=_RESAMPLER)
+            self._begin(frame.sample_rate)
         elif frame.sample_rate != self._source_rate:
             # A stream that changes its rate midway: bring this frame to the first one's.
             wave = soxr.resample(wave, frame.sample_rate, self._source_rate, quality=_RESAMPLER)
         self.num_frames += 1
         self._fill_hole(frame)
+        self._put(wave)
+
+    def add_wave(self, wave: np.ndarray, rate: int) -> None:
+        """Samples float32 [n] that follow those before, all at one rate."""
+        if not self.num_frames:
+            self._begin(rate)
+        self.num_frames += 1
         self._put(wave)
 
     def finish(self) -> np.ndarray:  # float32 [n]
@@ -80,7 +93,16 @@ class AudioSink:
         wave = np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.float32)
         if not len(wave):
             raise MediaError(EMPTY, "no samples in the audio track")
-        return np.clip(np.nan_to_num(wave, nan=0.0, posinf=1.0, neginf=-1.0), -1.0, 1.0)
+        if np.isnan(wave.sum()):  # of a file whose samples are floats; infinities of both signs, too
+            wave = np.nan_to_num(wave, nan=0.0, posinf=1.0, neginf=-1.0)
+        return np.clip(wave, -1.0, 1.0)
+
+    def _begin(self, rate: int) -> None:
+        import soxr
+
+        self._source_rate = rate
+        if rate != self.rate:
+            self._resampler = soxr.ResampleStream(rate, self.rate, 1, "float32", quality=_RESAMPLER)
 
     def _fill_hole(self, frame: Any) -> None:
         if frame.time is None or not self._taken:

@@ -7,6 +7,7 @@ applied. Formats that run another program (EPS) or are drawings (SVG) are not re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from pipelines.ingest.media import CANNOT_DECODE, OVER_LIMIT, Limits, MediaError
 # Tried by content, never by name: a wrong extension does not matter. (MPO, a JPEG of several frames, comes with JPEG.)
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 
+_SCALED = ("JPEG", "MPO")
+_LYING = (5, 6, 7, 8)  # EXIF orientations that turn the image by a quarter
+
 # `Limits.max_pixels` is checked before a pixel is decoded; Pillow's own check would warn, and is for the whole process.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -27,8 +31,14 @@ def decode_image(
     limits: Limits | None = None,
     background: tuple[int, int, int] = (255, 255, 255),
     frame: int = 0,
+    need: Callable[[int, int], tuple[int, int]] | None = None,
 ) -> np.ndarray:  # uint8 [H, W, 3]
-    """The image upright in RGB, alpha over `background`. Raises only MediaError."""
+    """The image upright in RGB, alpha over `background`. Raises only MediaError.
+
+    `need` gives, of the upright image's (height, width), the size that it is needed at: a JPEG is then decoded at 1/2,
+    1/4 or 1/8 of its size where that is still no smaller, by the transform itself. Several times faster than whole,
+    and other pixels than whole ones scaled down.
+    """
     limits = limits or Limits()
     with opened(medium, limits) as file:
         try:
@@ -40,6 +50,8 @@ def decode_image(
                     )
                 if frame:
                     image.seek(frame)
+                elif need is not None and image.format in _SCALED:
+                    _scale(image, need)
                 image.load()
                 return _rgb(_upright(image), background)
         except MediaError:
@@ -57,6 +69,24 @@ def image_size(medium: bytes | Path, limits: Limits | None = None) -> tuple[int,
                 return image.size[1], image.size[0]
         except Exception as error:
             raise MediaError(CANNOT_DECODE, _without_address(one_line(error))) from None
+
+
+def _scale(image: Any, need: Callable[[int, int], tuple[int, int]]) -> None:
+    """Have a JPEG that is not loaded yet decoded small."""
+    width, height = image.size
+    if _orientation(image) in _LYING:
+        h, w = need(width, height)
+        h, w = w, h
+    else:
+        h, w = need(height, width)
+    image.draft(image.mode, (w, h))
+
+
+def _orientation(image: Any) -> int:
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # EXIF that cannot be parsed says nothing on the orientation
+        return 1
 
 
 def _upright(image: Image.Image) -> Image.Image:

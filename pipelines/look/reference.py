@@ -71,6 +71,7 @@ def files_page() -> str:
     from pipelines.build.recipe import RecipeFile
     from pipelines.fit.audio import AudioConfig
     from pipelines.fit.images import ImageConfig
+    from pipelines.fit.jpeg import JpegConfig
     from pipelines.fit.text import TextConfig
     from pipelines.ingest.source import CommonOptions
     from pipelines.ingest.sources import SOURCES, source_class
@@ -87,7 +88,9 @@ def files_page() -> str:
         blocks += [f'### `format = "{name}"`', about, _table(options, own)]
     blocks += ["## Run file", "`mmdata train RUN --out DIR`; example: `examples/demo-run.toml`."]
     blocks += _tables(RunSettings)
-    configs: dict[str, type[BaseModel]] = {"image": ImageConfig, "audio": AudioConfig, "text": TextConfig}
+    configs: dict[str, type[BaseModel]] = {
+        "image": ImageConfig, "jpeg": JpegConfig, "audio": AudioConfig, "text": TextConfig
+    }  # fmt: skip
     for kind, model in configs.items():
         blocks += [
             f"## Fit config: {kind}",

@@ -248,7 +248,10 @@ def _decode(item: Item, layout: Any, load: LoadCodec) -> tuple[Any, Codec]:
     assert item.codes is not None
     T, K = item.codes.shape
     codec = _codec(spec, load)
-    return codec.decode(Codes(item.codes, Shape(T, K, *item.grid, rate=spec.rate))), codec
+    try:
+        return codec.decode(Codes(item.codes, Shape(T, K, *item.grid, rate=spec.rate))), codec
+    except ValueError as error:  # codes that spell nothing, such as bytes that are no file
+        raise RunError(f"what the model wrote cannot be decoded: {error}; train on, or try another --seed") from None
 
 
 def _write(path: Path, item: Item, decoded: tuple[Any, Codec]) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from toy_media import png, sine, wav
 
+from pipelines.ingest import containers
+from pipelines.ingest import decode_audio as module
 from pipelines.ingest.decode_audio import decode_audio
 from pipelines.ingest.media import REASONS, Limits, MediaError
 
@@ -53,6 +55,16 @@ def test_containers_are_told_by_content(tmp_path, container, codec):
     got = decode_audio(path, 16000)
     assert abs(len(got) / 16000 - 0.5) < 0.15
     assert 0.3 < np.abs(got).max() < 0.7
+
+
+@pytest.mark.parametrize("rate, channels", [(16000, 1), (48000, 1), (44100, 2)])
+def test_the_options_for_wav_files_change_no_sample(monkeypatch, rate, channels):
+    noise = np.random.RandomState(0).uniform(-0.5, 0.5, 150_000 * channels)
+    medium = wav(noise, rate, channels)
+    monkeypatch.setattr(module, "plain_wave", lambda file: None)
+    got = decode_audio(medium, 16000)
+    monkeypatch.setattr(containers, "_by_content", lambda file: {})
+    np.testing.assert_array_equal(got, decode_audio(medium, 16000))
 
 
 def test_the_same_file_gives_the_same_samples_twice():

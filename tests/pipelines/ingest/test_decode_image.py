@@ -86,6 +86,40 @@ def test_of_an_animation_the_asked_frame_is_taken():
         decode_image(gif, frame=3)
 
 
+def photo(height: int = 96, width: int = 160) -> Image.Image:
+    blocks = np.random.RandomState(0).randint(0, 256, (6, 10, 3)).astype(np.uint8)
+    return Image.fromarray(blocks).resize((width, height))
+
+
+@pytest.mark.parametrize(
+    "need, shape", [((96, 160), (96, 160)), ((49, 80), (96, 160)), ((48, 80), (48, 80)), ((9, 9), (12, 20)),
+                    ((24, 41), (48, 80)), ((25, 40), (48, 80)), ((300, 300), (96, 160)), ((1, 1), (12, 20))]
+)  # fmt: skip
+def test_a_jpeg_is_decoded_as_small_as_it_is_needed_and_no_smaller(need, shape):
+    medium = encoded(photo(), "JPEG", quality=95)
+    got = decode_image(medium, need=lambda height, width: need)
+    assert got.shape == (*shape, 3)
+    reduced = np.asarray(Image.fromarray(decode_image(medium)).resize(shape[::-1], Image.Resampling.BOX))
+    assert np.abs(got.astype(int) - reduced).mean() < 4
+
+
+def test_what_is_needed_is_told_of_the_upright_image():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    seen = []
+    got = decode_image(
+        encoded(photo(), "JPEG", exif=exif), need=lambda height, width: seen.append((height, width)) or (80, 48)
+    )
+    assert seen == [(160, 96)] and got.shape == (80, 48, 3)
+
+
+def test_only_jpeg_files_are_decoded_small():
+    assert decode_image(encoded(photo()), need=lambda height, width: (2, 2)).shape == (96, 160, 3)
+    for mode in ("L", "CMYK"):
+        got = decode_image(encoded(photo().convert(mode), "JPEG", quality=95), need=lambda height, width: (40, 70))
+        assert got.shape == (48, 80, 3)
+
+
 def test_a_wrong_extension_does_not_matter(tmp_path):
     path = tmp_path / "photo.jpg"
     path.write_bytes(png())

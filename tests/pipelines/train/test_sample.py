@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mmdata.codec_files import keep_codec
-from mmdata.errors import UserError
+from mmdata.errors import RunError, UserError
 from mmdata.manifest import finish_source, write_dataset_manifest
 from mmdata.sample import Sample
 from mmdata.shards import write_shard
@@ -126,6 +126,15 @@ def test_every_sample_of_an_untrained_model_parses_to_what_was_asked(kind: str, 
 def test_a_wrong_wish_is_one_clear_line(run: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         sample(run, **options)
+
+
+def test_codes_that_spell_nothing_are_one_clear_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(codec: ToyCodec, codes: Codes) -> Any:
+        raise ValueError("these codes spell no picture")
+
+    monkeypatch.setattr(ToyCodec, "decode", broken)
+    with pytest.raises(RunError, match="cannot be decoded: these codes spell no picture; train on"):
+        sample(run, kind="image", grid=(1, 1))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
