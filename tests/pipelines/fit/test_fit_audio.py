@@ -1,9 +1,10 @@
 """Fitting a speech codec on drawn sounds, its card, and what it leaves out."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
 from mmdata.errors import UserError
@@ -31,36 +32,53 @@ leave_out = ["9*"]
 """
 
 
+def prepare(folder: Path) -> Path:
+    for i in range(10):
+        write_wav(folder / "sounds" / f"{i}.wav", babble(i, 3.2))
+    (folder / "fit.toml").write_text(CONFIG)
+    return folder / "fit.toml"
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    for i in range(10):
-        write_wav(tmp_path / "sounds" / f"{i}.wav", babble(i, 3.2))
-    (tmp_path / "fit.toml").write_text(CONFIG)
-    return tmp_path / "fit.toml"
+    return prepare(tmp_path)
 
 
-def test_a_codec_is_fitted_with_its_card_and_without_what_is_excluded(config: Path, tmp_path: Path) -> None:
-    figures = fit_audio(config, tmp_path / "out", [tmp_path / "sounds" / "3.wav"])
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """(a folder with fit.toml, sounds and the fit `out`, its figures): sound 3 was excluded."""
+    folder = tmp_path_factory.mktemp("fit")
+    return folder, fit_audio(prepare(folder), folder / "out", [folder / "sounds" / "3.wav"])
+
+
+def test_a_codec_is_fitted_with_its_card_and_without_what_is_excluded(fitted: tuple[Path, dict[str, Any]]) -> None:
+    folder, figures = fitted
     assert figures["drawn"]["clips"] == 2
-    card = json.loads((tmp_path / "out" / "toy-1.json").read_text())
+    card = json.loads((folder / "out" / "toy-1.json").read_text())
     assert list(card["data"][0]["dropped"]) == ["3.wav"]
     assert "--exclude 3.wav" in card["command"]
-    listed = (tmp_path / "out" / "toy-1.files.tsv").read_text()
+    listed = (folder / "out" / "toy-1.files.tsv").read_text()
     assert "5.wav" in listed and not any(f"{i}.wav" in listed for i in (3, 7, 8, 9))  # excluded, held out, left out
     sound = babble(20, 1.0)
-    codec = SpeechFsq.load("toy", 1, tmp_path / "out")
+    codec = SpeechFsq.load("toy", 1, folder / "out")
     assert codec.decode(codec.encode(sound)).shape == sound.shape
 
 
-def test_the_same_seed_gives_the_same_bytes_also_after_a_stop(config: Path, tmp_path: Path) -> None:
-    fit_audio(config, tmp_path / "whole")
-    fit_audio(config, tmp_path / "broken")
-    (tmp_path / "broken" / "toy-1.safetensors").unlink()
-    (tmp_path / "broken" / "training" / "sound" / "state.npz").unlink()  # as if stopped after the first training
-    fit_audio(config, tmp_path / "broken")
-    names = ("toy-1.safetensors", "toy-1.safetensors")
-    whole, broken = ((tmp_path / run / name).read_bytes() for run, name in zip(("whole", "broken"), names, strict=True))
-    assert whole == broken
+def test_a_stopped_fit_goes_on_to_the_same_bytes(fitted: tuple[Path, dict[str, Any]]) -> None:
+    folder, figures = fitted
+    whole = (folder / "out" / "toy-1.safetensors").read_bytes()
+    shutil.copytree(folder / "out", folder / "again")
+    (folder / "again" / "toy-1.safetensors").unlink()
+    (folder / "again" / "training" / "sound" / "state.npz").unlink()  # as if stopped between the two trainings
+    again = fit_audio(folder / "fit.toml", folder / "again", [folder / "sounds" / "3.wav"])
+    assert (folder / "again" / "toy-1.safetensors").read_bytes() == whole
+    assert again == figures
+
+
+def test_a_fit_of_other_recordings_is_not_gone_on_with(fitted: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = fitted
+    with pytest.raises(UserError, match="training files"):
+        fit_audio(folder / "fit.toml", folder / "out", [folder / "sounds" / "4.wav"])
 
 
 def test_two_codebooks_are_fitted_too(config: Path, tmp_path: Path) -> None:
@@ -94,4 +112,3 @@ def test_training_cannot_begin_with_another_kind_of_codec(config: Path, tmp_path
     config.write_text('start = "speech-melfsq@1"\n' + CONFIG)
     with pytest.raises(UserError, match="cannot begin with speech-melfsq@1"):
         fit_audio(config, tmp_path / "out")
-    assert np.isfinite(babble(0, 0.1)).all()
