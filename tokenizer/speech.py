@@ -204,7 +204,7 @@ def _functions(network: Any, head: Any) -> tuple[Any, Any, Any]:
 
     from tokenizer.nets import sound_head, speech_fsq
 
-    filters = np.asarray(mel_filters(), np.float32)
+    filters: Any = mel_filters().astype(np.float32)
 
     def encode(params: Any, sound: Any, mask: Any) -> Any:
         z = speech_fsq.latents(params, speech_fsq.log_mel(sound, filters), mask, network)
