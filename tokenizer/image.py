@@ -155,6 +155,8 @@ class ImageFsq:
     @classmethod
     def load(cls, name: str, revision: int, folder: Path = WEIGHTS) -> ImageFsq:
         """The codec whose weights are `folder/NAME-REVISION.safetensors`; ValueError where they are not for it."""
+        import jax
+
         from tokenizer.nets import image_fsq
 
         path = folder / f"{name}-{revision}.safetensors"
@@ -162,7 +164,7 @@ class ImageFsq:
         params, _ = checkpoints.load(path, image_fsq.shapes(config))
         digest = checkpoints.fingerprint(path, _PREPROCESSING, revision, _CODE_VERSION)
         policy = ResizePolicy(tokens=(_SIDE // config.step) ** 2, multiple=config.step)
-        return cls(name, revision, digest, params, config, policy)
+        return cls(name, revision, digest, jax.device_put(params), config, policy)
 
     @property
     def codebooks(self) -> tuple[int, ...]:

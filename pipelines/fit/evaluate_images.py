@@ -120,11 +120,13 @@ class _Trial:
         return shown
 
     def figures(self) -> dict[str, Any]:
+        from tokenizer.nets.fsq import level_entropy
+
         codes, levels = np.concatenate(self._seen), tuple(getattr(self._codec, "levels", ()))
         figures: dict[str, Any] = {"codec": self._name, "images": len(self._seen), **self._scores.means()}
         figures["distinct_codes"] = sum(len(np.unique(column)) for column in codes.T)
         if levels:
-            figures["level_bits"] = round(sum(level_bits(column, levels) for column in codes.T), 3)
+            figures["level_bits"] = round(sum(level_entropy(column, levels) for column in codes.T), 3)
             figures["most_level_bits"] = round(codes.shape[1] * float(np.log2(levels).sum()), 3)
         return {**figures, "each": self._scores.each}
 
@@ -139,16 +141,6 @@ def _open(codec: str | Codec) -> Codec:
     if codec.kind != "image":
         raise ValueError(f"{codec.name} is a codec of {codec.kind}: `mmdata evaluate {codec.kind}` measures it")
     return codec
-
-
-def level_bits(codes: np.ndarray, levels: Sequence[int]) -> float:
-    """Sum over the digits of scalar-quantised codes, int [n], of the entropy of each digit's use, in bits."""
-    total, rest = 0.0, codes.astype(np.int64)
-    for size in levels:
-        share = np.bincount(rest % size, minlength=size) / len(rest)
-        total -= float((share[share > 0] * np.log2(share[share > 0])).sum())
-        rest = rest // size
-    return total
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

@@ -50,6 +50,7 @@ class DataConfig(BaseModel):
 class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
     steps: int
+    more_steps: int = 0
     batch_size: int = 6
     crop: int = 128
     learning_rate: float = 1.5e-3

@@ -36,9 +36,11 @@ EvaluateFunction = Callable[[Any], dict[str, float]]  # averaged params -> figur
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How long and how fast; part of the card."""
+    """How long and how fast; part of the card. `steps` on one cosine from `learning_rate`; then, where more are wanted
+    after all, `more_steps` on another from half of it (a warm restart: Loshchilov and Hutter 2016)."""
 
     steps: int
+    more_steps: int = 0
     learning_rate: float = 1.5e-3
     warmup_steps: int = 50
     final_rate: float = 0.02  # of learning_rate, at the last step
@@ -48,6 +50,23 @@ class TrainSettings:
     clip: float = 1.0  # global norm of the gradient
     evaluate_every: int = 200
     save_every: int = 200
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps + self.more_steps
+
+    def rate(self) -> optax.Schedule:
+        """The learning rate of each step: warmed up, then a cosine or two."""
+        warmup = min(self.warmup_steps, max(1, self.steps // 10))
+        last = self.learning_rate * self.final_rate
+        first = optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, warmup, max(self.steps, warmup + 1), last)
+        if not self.more_steps:
+            return first
+        warm = min(self.warmup_steps, max(1, self.more_steps // 10))
+        again = optax.warmup_cosine_decay_schedule(
+            last, self.learning_rate / 2, warm, max(self.more_steps, warm + 1), last
+        )
+        return optax.join_schedules([first, again], [self.steps])
 
 
 @dataclass(frozen=True)
@@ -76,15 +95,7 @@ def train(
     loss is no finite number.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    warmup = min(settings.warmup_steps, max(1, settings.steps // 10))
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0,
-        settings.learning_rate,
-        warmup,
-        max(settings.steps, warmup + 1),
-        settings.learning_rate * settings.final_rate,
-    )
-    optimizer = make_optimizer(settings.optimizer, schedule, settings.clip, settings.muon_scale)
+    optimizer = make_optimizer(settings.optimizer, settings.rate(), settings.clip, settings.muon_scale)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
     copy = jax.tree.map(jnp.copy, params)
     state = {"params": params, "average": copy, "best": copy, "optimizer": optimizer.init(params)}
@@ -96,16 +107,16 @@ def train(
     before = history[-1]["seconds"] if history else 0.0
     started = time.monotonic()
     losses: list[jax.Array] = []
-    with _progress(name, settings.steps) as show, ThreadPoolExecutor(1) as reader:
+    with _progress(name, settings.total_steps) as show, ThreadPoolExecutor(1) as reader:
         waiting = reader.submit(batch, step)
-        while step < settings.steps:
+        while step < settings.total_steps:
             data = waiting.result()
-            if step + 1 < settings.steps:
+            if step + 1 < settings.total_steps:
                 waiting = reader.submit(batch, step + 1)  # the next batch is read while this one is learnt
             state, value = update(state, data, jnp.float32(step))
             step += 1
             losses.append(value)
-            last = step == settings.steps
+            last = step == settings.total_steps
             evaluating, saving = (last or step % every == 0 for every in (settings.evaluate_every, settings.save_every))
             if evaluating or saving:
                 _check_finite(name, losses, step, folder)

@@ -3,6 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tokenizer.nets import fsq
 
@@ -38,7 +41,15 @@ def test_latents_far_out_stay_inside_the_codebook() -> None:
     assert codes.tolist() == [15_359, 0]
 
 
-def test_level_entropy_is_all_bits_of_codes_used_alike_and_none_of_one_code() -> None:
-    assert abs(fsq.level_entropy(np.arange(fsq.num_codes())) - np.log2(fsq.num_codes())) < 1e-9
-    assert fsq.level_entropy(np.full(10, 7)) == 0
-    assert abs(fsq.level_entropy(np.array([0, 1, 0, 8]), (8, 8)) - 2 * 0.811278) < 1e-5  # a quarter, three quarters
+@given(st.lists(st.integers(0, 23), min_size=1, max_size=50))
+def test_level_entropy_sums_the_entropies_of_the_digits(codes: list[int]) -> None:
+    want = 0.0
+    for digit in ([code % 4 for code in codes], [code // 4 for code in codes]):
+        share = np.array([digit.count(value) for value in set(digit)]) / len(digit)
+        want -= float((share * np.log2(share)).sum())
+    assert fsq.level_entropy(np.array(codes), (4, 6)) == pytest.approx(want, abs=1e-9)
+
+
+def test_levels_used_alike_give_all_the_bits() -> None:
+    assert fsq.level_entropy(np.arange(240), (8, 6, 5)) == pytest.approx(np.log2(240))
+    assert fsq.level_entropy(np.zeros(9, np.int32), (8, 6, 5)) == 0

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.fit.evaluate_images import evaluate_images, level_bits
+from pipelines.fit.evaluate_images import evaluate_images
 from pipelines.fit.image_files import FORMATS, nearest_file, published
 from pipelines.look.codecs_print import Sheet, print_images
 from tokenizer.codec import Codes, Shape
+from tokenizer.nets.fsq import level_entropy
 
 skimage = pytest.importorskip("skimage")
 
@@ -81,22 +80,8 @@ def test_code_use_is_counted_over_all_pictures(folder: Path) -> None:
     crops = (drawn(64, 80)[:, 8:72], drawn(90, 64, 1)[13:77])
     codes = np.concatenate([Gray().encode(crop).codes[:, 0] for crop in crops])
     assert row["distinct_codes"] == len(set(codes.tolist()))
-    assert row["level_bits"] == pytest.approx(level_bits(codes, (4, 4)), abs=1e-3)
+    assert row["level_bits"] == pytest.approx(level_entropy(codes, (4, 4)), abs=1e-3)
     assert row["most_level_bits"] == 4
-
-
-@given(st.lists(st.integers(0, 23), min_size=1, max_size=50))
-def test_level_bits_are_the_entropies_of_the_digits(codes: list[int]) -> None:
-    want = 0.0
-    for digit in ([code % 4 for code in codes], [code // 4 for code in codes]):
-        share = np.array([digit.count(value) for value in set(digit)]) / len(digit)
-        want -= float((share * np.log2(share)).sum())
-    assert level_bits(np.array(codes), (4, 6)) == pytest.approx(want, abs=1e-9)
-
-
-def test_levels_used_alike_give_all_the_bits() -> None:
-    assert level_bits(np.arange(240), (8, 6, 5)) == pytest.approx(np.log2(240))
-    assert level_bits(np.zeros(9, np.int32), (8, 6, 5)) == 0
 
 
 @pytest.mark.parametrize("kind", FORMATS)

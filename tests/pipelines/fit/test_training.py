@@ -99,6 +99,17 @@ def test_the_weights_kept_are_those_of_the_best_evaluation_also_after_a_stop(tmp
     assert result.figures["step"] == 40 and len(seen) == 3
 
 
+def test_more_steps_follow_on_a_second_cosine_from_half_the_rate(tmp_path: Path) -> None:
+    longer = replace(SETTINGS, more_steps=40)
+    first, both = SETTINGS.rate(), longer.rate()
+    rates = [float(both(step)) for step in range(100)]
+    np.testing.assert_allclose(rates[:60], [float(first(step)) for step in range(60)], rtol=1e-6)
+    assert max(rates[60:]) == pytest.approx(SETTINGS.learning_rate / 2, rel=1e-3)
+    assert rates[99] < 0.1 * SETTINGS.learning_rate
+    result = train("toy", start(), loss, batch, longer, tmp_path)
+    assert [entry["step"] for entry in result.history] == [20, 40, 60, 80, 100]
+
+
 def test_muon_learns_kernels_between_layers_and_adam_the_rest(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     goal = random.normal(size=(8, 8)).astype(np.float32)
