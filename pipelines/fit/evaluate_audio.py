@@ -24,6 +24,15 @@ from tokenizer.audio import SAMPLE_RATE_HZ, log_mel
 
 Clips = dict[str, list[np.ndarray]]  # group -> sounds float32 [n] at 16 kHz
 _NOT_SPEECH = frozenset({"music", "sounds"})
+_TITLES = {
+    "kbit_a_second": "kbit/s",
+    "log_mel_l1": "L1 of frames",
+    "sound_log_mel_l1": "L1 of sound",
+    "stoi": "STOI",
+    "estoi": "ESTOI",
+    "pesq_wb": "PESQ-wb",
+}
+_TABLE_WIDTH = 120
 
 
 def evaluate_audio(
@@ -116,14 +125,15 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.table import Table
 
     names = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(*names)
+    table = Table(*(_TITLES.get(name, name) for name in names))
     for row in rows:
         table.add_row(*(_word(row.get(name)) for name in names))
-    Console().print(table)
+    console = Console()
+    Console(width=max(console.width, _TABLE_WIDTH)).print(table)  # a file would be cut at 80
 
 
 def _word(value: Any) -> str:
-    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _cut(sound: np.ndarray, start: float, seconds: float) -> np.ndarray:
