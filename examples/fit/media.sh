@@ -7,7 +7,8 @@ set -euo pipefail
 dest=${1:?folder to write to}
 what=${2:-all}
 images="mate-backgrounds plasma-workspace-wallpapers ukui-wallpapers lomiri-wallpapers-16.04 lomiri-wallpapers-20.04
-  opencv-doc tuxpaint-stamps-default gimp-help-en kphotoalbum palapeli-data gcompris-qt-data"
+  opencv-doc tuxpaint-stamps-default gimp-help-en kphotoalbum palapeli-data gcompris-qt-data redeclipse-data
+  supertuxkart-data"
 audio="asterisk-core-sounds-en-g722 asterisk-core-sounds-es-g722 asterisk-core-sounds-fr-g722
   asterisk-core-sounds-it-g722 asterisk-core-sounds-ru-g722 fillets-ng-data fillets-ng-data-cs klettres-data
   tuxpaint-stamps-default sonic-pi-samples wesnoth-1.16-music asterisk-moh-opsound-wav"

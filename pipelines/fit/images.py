@@ -67,6 +67,7 @@ class TrainConfig(BaseModel):
 
 class ImageTrainConfig(TrainConfig):
     ssim: float = 0.0  # weight of 1 - SSIM beside the log of the squared error
+    augment: bool = False  # crops turned, in other colours, brightness and contrast: for sets of few pictures
 
 
 class NetworkConfig(BaseModel):
@@ -169,7 +170,7 @@ def _train(
 
     def batch(step: int, size: int = settings.batch_size) -> np.ndarray:
         random = np.random.default_rng((config.seed, step))
-        return np.stack([_crop(random, sets, settings.crop) for _ in range(size)])
+        return np.stack([_crop(random, sets, settings.crop, settings.augment) for _ in range(size)])
 
     params = image_fsq.init(config.seed, shape)
     # Steps that no run reaches: crops apart from those of training
@@ -205,7 +206,7 @@ def _train(
     )
 
 
-def _crop(random: np.random.Generator, sets: Sets, size: int) -> np.ndarray:
+def _crop(random: np.random.Generator, sets: Sets, size: int, augment: bool) -> np.ndarray:
     """One random crop uint8 [size, size, 3]: a set by its weight, then a picture, a size, a place, a side."""
     shares = np.array([weight for weight, _ in sets])
     pyramids = sets[int(random.choice(len(sets), p=shares / shares.sum()))][1]
@@ -214,7 +215,24 @@ def _crop(random: np.random.Generator, sets: Sets, size: int) -> np.ndarray:
     top = int(random.integers(image.shape[0] - size + 1))
     left = int(random.integers(image.shape[1] - size + 1))
     crop = image[top : top + size, left : left + size]
-    return crop[:, ::-1] if random.random() < 0.5 else crop
+    crop = crop[:, ::-1] if random.random() < 0.5 else crop
+    return _another(random, crop) if augment else crop
+
+
+def _another(random: np.random.Generator, crop: np.ndarray) -> np.ndarray:
+    """A crop that is no less natural: turned, its channels in another order, their brightness and contrast changed.
+    A few hundred photographs are learnt by heart otherwise."""
+    if random.random() < 0.5:
+        crop = crop.transpose(1, 0, 2)
+    if random.random() < 0.25:
+        crop = crop[::-1]
+    if random.random() < 0.5:
+        crop = crop[:, :, random.permutation(3)]
+    if random.random() < 0.7:
+        gain = random.uniform(0.75, 1.2) * random.uniform(0.9, 1.1, 3)
+        lift = random.uniform(-25, 25)
+        crop = np.clip(crop * gain.astype(np.float32) + np.float32(lift), 0, 255).astype(np.uint8)
+    return crop
 
 
 def _pyramid(path: Path, short_sides: Sequence[int], smallest: int) -> list[np.ndarray]:

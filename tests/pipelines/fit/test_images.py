@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmdata.errors import UserError
 from pipelines.fit.evaluate_images import evaluate_image, psnr
-from pipelines.fit.images import fit_image
+from pipelines.fit.images import _crop, fit_image
 from tokenizer.codecs import load_codec
 from tokenizer.image import ImageFsq
 
@@ -82,6 +82,17 @@ def test_a_network_of_its_own_resolution_and_wrong_ones(config: Path, tmp_path: 
     config.write_text(CONFIG.replace("crop = 64", "crop = 60"))
     with pytest.raises(UserError, match="crop is 60: give a multiple of 16"):
         fit_image(config, tmp_path / "other")
+
+
+def test_crops_in_other_colours_are_crops_still_and_the_same_for_the_same_step() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    crops = [
+        [_crop(np.random.default_rng((0, step)), [(1.0, [[picture]])], 32, augment) for step in range(20)]
+        for augment in (False, True, True)
+    ]
+    assert all(crop.shape == (32, 32, 3) and crop.dtype == np.uint8 for kind in crops for crop in kind)
+    np.testing.assert_array_equal(crops[1], crops[2])
+    assert np.mean([np.array_equal(a, b) for a, b in zip(crops[0], crops[1])]) < 0.3
 
 
 def test_two_fits_give_the_same_bytes_and_a_stopped_one_too(config: Path, tmp_path: Path) -> None:
