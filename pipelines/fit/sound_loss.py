@@ -36,7 +36,8 @@ def spectral(found: jax.Array, wanted: jax.Array) -> jax.Array:
 
 
 def envelope(found: jax.Array, wanted: jax.Array) -> jax.Array:
-    """Sounds float32 [B, S] at 16 kHz -> scalar in [0, 2]: one minus the mean correlation of band envelopes."""
+    """Sounds float32 [B, S] at 16 kHz -> scalar in [0, 2]: one minus the mean correlation of band envelopes. Bands that
+    hardly move, by less than 0.003, count as uncorrelated whatever is found."""
     x, y = _envelopes(found), _envelopes(wanted)
     x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)  # so that differences of sums stay exact
     mean_x, mean_y = _moving_mean(x), _moving_mean(y)
