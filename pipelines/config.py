@@ -15,6 +15,8 @@ from mmdata.errors import UserError
 
 M = TypeVar("M", bound=BaseModel)
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of what becomes a file's name
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The file as a dict; UserError where it is missing or no TOML."""
