@@ -123,7 +123,7 @@ def network_calls(codec: Any, act: Callable[[], object]) -> list[Call]:
 
     module: ModuleType = sys.modules[type(codec).__module__]
     compiled = getattr(module, "_functions", None)
-    if compiled is None or not hasattr(codec, "config"):
+    if compiled is None or not hasattr(codec, "params"):
         return []
     calls: list[Call] = []
 

@@ -162,11 +162,24 @@ def evaluate_image(
 
 
 @evaluate_app.command("audio")
-def evaluate_audio(folder: Path, codec: str = "speech-melfsq", json: Json = False) -> None:
-    """Log-mel L1 (and STOI where pystoi is installed) on a folder of recordings."""
+def evaluate_audio(
+    folder: Annotated[
+        Path, typer.Argument(help="Recordings; with --clips, the folder that holds the packages listed.")
+    ],
+    codec: Annotated[
+        list[str] | None, typer.Option(help="A codec's name, opus-6 (kbit/s) or griffin-lim; repeatable.")
+    ] = None,
+    clips: Annotated[Path | None, typer.Option(help="A list of clips, as benchmarks/eval.tsv.")] = None,
+    seconds: Annotated[float, typer.Option(help="How much of each recording.")] = 4.0,
+    picture: Annotated[Path | None, typer.Option(help="Spectrograms, originals beside codecs: a PNG.")] = None,
+    json: Json = False,
+) -> None:
+    """Log-mel L1, and with the extra `eval` STOI, ESTOI and PESQ, of codecs on recordings."""
     from pipelines.fit.evaluate_audio import evaluate_audio as run
+    from pipelines.fit.evaluate_audio import print_rows
 
-    _say(json, _asked(run, codec, folder))
+    rows = _asked(run, codec or ["speech-melfsq"], folder, clips, seconds, picture)
+    _say(json, rows, lambda: print_rows(rows))
 
 
 @evaluate_app.command("text")

@@ -22,7 +22,7 @@ HOMES = {
         "tokenizer/image.py",
         "tokenizer/jpeg.py",
     ),
-    "av": ("pipelines/ingest/", "pipelines/fit/recordings.py"),
+    "av": ("pipelines/ingest/", "pipelines/fit/recordings.py", "pipelines/fit/heard.py"),
     "selectolax": ("pipelines/ingest/html.py", "pipelines/fit/text_sources.py"),
     "pysubs2": ("pipelines/ingest/",),
     "typer": ("pipelines/cli.py",),

@@ -56,7 +56,7 @@ def log_mel(sound: np.ndarray) -> np.ndarray:
     if count == 0:
         return np.zeros((0, _BANDS), np.float32)
     magnitudes = np.abs(_stft(sound, count))
-    return np.log(np.maximum(magnitudes @ _filters().T, _SILENCE)).astype(np.float32)
+    return np.log(np.maximum(magnitudes @ mel_filters().T, _SILENCE)).astype(np.float32)
 
 
 def griffin_lim(frames: np.ndarray, size: int) -> np.ndarray:
@@ -208,7 +208,7 @@ def _hann() -> np.ndarray:
 
 
 @functools.cache
-def _filters() -> np.ndarray:
+def mel_filters() -> np.ndarray:
     """float64 [80, 513]: triangles on Slaney's mel scale, each of unit area (as librosa.filters.mel gives)."""
     edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(np.array(_TOP_HZ)), _BANDS + 2))
     bins = np.arange(_WINDOW // 2 + 1) * SAMPLE_RATE_HZ / _WINDOW
@@ -219,7 +219,7 @@ def _filters() -> np.ndarray:
 
 @functools.cache
 def _inverse_filters() -> np.ndarray:
-    return np.linalg.pinv(_filters())  # float64 [513, 80]
+    return np.linalg.pinv(mel_filters())  # float64 [513, 80]
 
 
 def _hz_to_mel(hz: np.ndarray) -> np.ndarray:

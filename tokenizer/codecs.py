@@ -39,6 +39,18 @@ def _speech_melfsq_1() -> Codec:
     return SpeechMelFsq.load("speech-melfsq", 1)
 
 
+def _speech_melfsq_2() -> Codec:
+    from tokenizer.speech import SpeechFsq
+
+    return SpeechFsq.load("speech-melfsq", 2)
+
+
+def _speech_melfsq2_1() -> Codec:
+    from tokenizer.speech import SpeechFsq
+
+    return SpeechFsq.load("speech-melfsq2", 1)
+
+
 def _dmel_1() -> Codec:
     from tokenizer.dmel import Dmel
 
@@ -56,6 +68,8 @@ CODECS: dict[str, Callable[[], Codec]] = {
     "image-fsq16@1": _image_fsq16_1,
     "jpeg-bytes@1": _jpeg_bytes_1,
     "speech-melfsq@1": _speech_melfsq_1,
+    "speech-melfsq@2": _speech_melfsq_2,
+    "speech-melfsq2@1": _speech_melfsq2_1,
     "text-spm16k@1": _text_spm16k_1,
 }
 

@@ -1,34 +1,38 @@
 """Training of a speech codec from a config file: recordings in, weights and card out (`mmdata fit audio`).
 
-Recordings become log-mel frames once and stay in memory (16 MB an hour in float16); a batch is random windows of them,
-a function of (seed, step). The loss is the L1 distance of log-mel frames, the figure that the codec is measured by.
+Two trainings follow one another, each resumable: the codes and their log-mel frames (`[[frames]]`), then the head that
+makes sound of them (`[sound]`), see `pipelines.fit.speech`. Recordings stay in memory as int16 at 16 kHz.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from mmdata.errors import UserError
-from pipelines.config import check, expand, read_toml
+from pipelines.config import NAME, check, expand, read_toml
 from pipelines.fit.card import Card, Data, write_card
-from pipelines.fit.evaluate_audio import evaluate_recordings
+from pipelines.fit.crops import Recordings, to_int16
+from pipelines.fit.evaluate_audio import is_speech, measure, read_clips
 from pipelines.fit.exclude import SOUNDS, Exclusions, digest
-from pipelines.fit.images import TrainConfig as _Steps
+from pipelines.fit.heard import coder
+from pipelines.fit.kept_media import is_dataset, unpack_media
 from pipelines.fit.recordings import read_recording
-from pipelines.fit.training import TrainResult, TrainSettings, train
-from tokenizer import checkpoints
-from tokenizer.audio import SAMPLE_RATE_HZ, SpeechMelFsq, log_mel
-from tokenizer.nets import fsq, melfsq
+from pipelines.fit.speech import Material, StageConfig, train_frames, train_sound
+from pipelines.fit.training import digest_of
+from tokenizer.audio import HOP, SAMPLE_RATE_HZ
+from tokenizer.codecs import load_codec
+from tokenizer.nets import sound_head, speech_fsq
+from tokenizer.speech import SpeechFsq, save
 
-Sets = list[tuple[float, np.ndarray, np.ndarray]]  # weight, frames float16 [n, 80], first frame of each clip + [n]
+_LEAST = 3 * SAMPLE_RATE_HZ  # samples of a recording that validation uses
+_VALIDATION = 6  # recordings of each set that say which weights are the best
 
 
 class AudioDataConfig(BaseModel):
@@ -36,33 +40,40 @@ class AudioDataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     name: str
-    path: str  # relative to the config file; ${VARIABLE} is expanded
+    path: str  # a folder, or a dataset with kept media; relative to the config file; ${VARIABLE} is expanded
     include: list[str] = ["**/*"]
+    leave_out: list[str] = []  # of what `include` finds
     origin: str = ""
     licence: str
-    weight: float = 1.0
-    held_out: float = 0.0  # share of the files, the last by name, that is for validation
-    max_seconds: float = 60.0  # a longer recording is cut there
+    weight: float = Field(1.0, gt=0)
+    held_out: float = Field(0.0, ge=0, lt=1)  # share of the files, the last by name, that is for validation
+    max_seconds: float = Field(60.0, gt=0)  # a longer recording is cut there
 
 
-class AudioTrainConfig(_Steps):
-    crop: int = 128  # frames of a window
-    batch_size: int = 16
+class ClipsConfig(BaseModel):
+    """Clips that the card's figures are taken on, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid")
+    list: str  # a tsv as benchmarks/eval.tsv, relative to the config file
+    root: str  # the folder that holds the packages unpacked
 
 
 class AudioConfig(BaseModel):
     """The file given to `mmdata fit audio --config`."""
 
     model_config = ConfigDict(extra="forbid")
-    name: str
-    revision: int = 1
+    name: str = Field(pattern=NAME)
+    revision: int = Field(1, ge=1)
     licence: str
     summary: str = ""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     notes: list[str] = []
-    data: list[AudioDataConfig]
-    unseen: list[AudioDataConfig] = []  # sets that are only measured on: other languages and speakers
-    train: AudioTrainConfig
+    books: int = Field(1, ge=1)  # codebooks: codes a frame
+    start: str = ""  # a codec whose weights are begun with, "speech-melfsq@2": of as many books or fewer
+    clips: ClipsConfig | None = None
+    frames: list[StageConfig] = Field(min_length=1)  # one goes on where the one before ended, at its own rate
+    sound: StageConfig
+    data: list[AudioDataConfig] = Field(min_length=1)
 
 
 def fit_audio(config_path: Path, out: Path | None = None, exclude: Sequence[Path] = ()) -> dict[str, Any]:
@@ -73,111 +84,108 @@ def fit_audio(config_path: Path, out: Path | None = None, exclude: Sequence[Path
     """
     config = check(AudioConfig, read_toml(config_path), str(config_path))
     out = out or Path("runs") / f"fit-{config.name}-{config.revision}"
-    exclusions = Exclusions.of(exclude, kinds=("audio",))
-    sets: Sets = []
-    reports: list[Data] = []
-    held: dict[str, list[np.ndarray]] = {}
-    for data in config.data:
-        root, paths = _files(data, config_path.parent)
-        kept_last = len(paths) - round(data.held_out * len(paths))
-        kept, dropped = exclusions.split(paths[:kept_last])
-        clips = [(path, _frames(path, data.max_seconds)) for path in kept]
-        clips = [(path, frames) for path, frames in clips if len(frames)]
-        if not clips:
-            raise UserError(f"{config_path}: data {data.name!r} has no recording left to train on in {root}")
-        ends = np.cumsum([0, *(len(frames) for _, frames in clips)])
-        sets.append((data.weight, np.concatenate([frames for _, frames in clips]), ends))
-        listed = [(path.relative_to(root).as_posix(), digest(path)) for path, _ in clips]
-        left_out = {path.relative_to(root).as_posix(): reason for path, reason in dropped.items()}
-        reports.append(Data(data.name, data.licence, data.origin, listed, left_out))
-        if data.held_out:
-            held[data.name] = _sounds(paths[kept_last:])
-    for data in config.unseen:
-        held[f"{data.name} (unseen)"] = _sounds(_files(data, config_path.parent)[1])
+    before = _before(config.start)
+    sets, held, reports = _read_sets(config, config_path, Exclusions.of(exclude, kinds=("audio",)), out / "media")
+    validation = [sound for sounds in held.values() for sound in _spread(sounds, _VALIDATION)]
+    identity = {
+        **config.model_dump(include={"seed", "books", "start"}),
+        "sets": [[data.name, data.weight, data.held_out, data.max_seconds] for data in config.data],
+        "training files": digest_of([file for data in reports for file in data.files]),
+        "held-out files": digest_of([("", hashlib.sha256(sound.tobytes()).hexdigest()) for sound in validation]),
+    }
+    material = Material(sets, validation, config.seed, identity)
+    network, head = speech_fsq.Config(books=config.books), sound_head.HeadConfig()
+    codes = train_frames(config.name, config.frames, network, material, out / "training", before)
+    start = before.params["head"] if before else None
+    sound = train_sound(
+        config.name, config.sound, network, head, codes[-1].params, material, out / "training/sound", start
+    )
 
     weights = out / f"{config.name}-{config.revision}.safetensors"
-    result = _train(config, sets, [sound for name in held for sound in held[name][:8]], out / "training")
-    network = {key: list(value) for key, value in asdict(melfsq.Config()).items()}
-    checkpoints.save(weights, result.params, {"name": f"{config.name}@{config.revision}", "network": network})
-    codec = SpeechMelFsq.load(config.name, config.revision, out)
-    figures = {name: evaluate_recordings(codec, sounds[:24]) for name, sounds in held.items()}
-    write_card(weights, _card(config, config_path, exclude, reports, network, figures, result))
+    save(weights, {**codes[-1].params, "head": sound.params}, f"{config.name}@{config.revision}", network, head)
+    codec = SpeechFsq.load(config.name, config.revision, out)
+    figures = {name: measure(coder(codec), sounds[:24]) for name, sounds in held.items() if sounds}
+    if config.clips:
+        clips = read_clips(
+            config_path.parent / config.clips.list, _expanded(config.clips.root, config_path.parent, "clips"), 4.0
+        )
+        figures |= {f"clips: {name}": measure(coder(codec), sounds, is_speech(name)) for name, sounds in clips.items()}
+    settings = {
+        "seed": config.seed,
+        "books": config.books,
+        "start": config.start,
+        "frames": [stage.model_dump() for stage in config.frames],
+        "sound": config.sound.model_dump(),
+        "network": asdict(network),
+        "head": asdict(head),
+        "weights_of_sets": {data.name: data.weight for data in config.data},
+        "seconds": {"frames": round(sum(result.seconds for result in codes)), "sound": round(sound.seconds)},
+    }
+    write_card(weights, _card(config, config_path, exclude, reports, settings, figures))
     return figures
 
 
-def _train(config: AudioConfig, sets: Sets, held: list[np.ndarray], out: Path) -> TrainResult:
-    settings = config.train
-    shares = np.array([weight for weight, _, _ in sets])
-    shares = shares / shares.sum()
-
-    def batch(step: int, size: int = settings.batch_size) -> tuple[np.ndarray, np.ndarray]:
-        random = np.random.default_rng((config.seed, step))
-        frames = np.zeros((size, settings.crop, sets[0][1].shape[1]), np.float32)
-        mask = np.zeros((size, settings.crop), np.float32)
-        for row in range(size):
-            _, values, ends = sets[int(random.choice(len(sets), p=shares))]
-            clip = int(np.searchsorted(ends, random.integers(ends[-1]), "right")) - 1  # a long clip comes more often
-            first, last = int(ends[clip]), int(ends[clip + 1])
-            start = int(random.integers(first, max(first + 1, last - settings.crop + 1)))
-            part = values[start : min(last, start + settings.crop)]
-            frames[row, : len(part)] = part + random.uniform(-0.35, 0.35)  # loudness varies more than in the recordings
-            mask[row, : len(part)] = 1
-        return np.maximum(frames, np.log(1e-5)), mask
-
-    start_frames, start_mask = batch(1 << 40, 512)
-    full = start_mask.min(1) > 0
-    params = melfsq.closed_form(melfsq.init(config.seed), start_frames[full])
-    frames = [log_mel(sound[: 4 * SAMPLE_RATE_HZ]) for sound in held]
-    windows = np.stack([f[: settings.crop] for f in frames if len(f) >= settings.crop] or [start_frames[full][0]])
-
-    def distance(params: Any, frames: jax.Array, mask: jax.Array) -> jax.Array:
-        zq, _ = fsq.quantize(melfsq.latents(params, frames, mask))
-        error = jnp.abs(melfsq.decode_z(params, zq, mask) - frames).mean(-1)
-        return (error * mask).sum() / mask.sum()
-
-    quality = jax.jit(distance)
-    return train(
-        config.name,
-        params,
-        lambda params, data: distance(params, *data),
-        batch,
-        TrainSettings(
-            steps=settings.steps,
-            learning_rate=settings.learning_rate,
-            warmup_steps=settings.warmup_steps,
-            average=settings.average,
-            evaluate_every=settings.evaluate_every,
-            save_every=settings.save_every,
-        ),
-        out,
-        evaluate=lambda params: {
-            "validation_log_mel_l1": float(quality(params, windows, np.ones(windows.shape[:2], np.float32)))
-        },
-    )
+def _before(start: str) -> SpeechFsq | None:
+    if not start:
+        return None
+    codec = load_codec(start)
+    if not isinstance(codec, SpeechFsq):
+        raise UserError(f"start: training cannot begin with {start}, which is a {type(codec).__name__}")
+    return codec
 
 
-def _files(data: AudioDataConfig, base: Path) -> tuple[Path, list[Path]]:
-    root = base / expand(data.path, f"data {data.name!r}")
+def _read_sets(
+    config: AudioConfig, config_path: Path, exclusions: Exclusions, unpacked: Path
+) -> tuple[list[Recordings], dict[str, list[np.ndarray]], list[Data]]:
+    """(what to train on, what is held out of each set as float32 sounds, what the card says of each set). `unpacked`:
+    where kept media of datasets go."""
+    sets: list[Recordings] = []
+    held: dict[str, list[np.ndarray]] = {}
+    reports: list[Data] = []
+    for data in config.data:
+        root, paths = _files(data, config_path.parent, unpacked / data.name)
+        kept_last = len(paths) - round(data.held_out * len(paths))
+        kept, dropped = exclusions.split(paths[:kept_last])
+        sounds = [(path, _sound(path, data.max_seconds)) for path in kept]
+        sounds = [(path, sound) for path, sound in sounds if len(sound) >= HOP]
+        if not sounds:
+            raise UserError(
+                f"{config_path}: data {data.name!r} has no recording left to train on in {root}: of {len(paths)} files"
+                f" that match include, {len(dropped)} are excluded and the others are held out, empty or do not open"
+            )
+        sets.append(Recordings.of(data.weight, [to_int16(sound) for _, sound in sounds]))
+        listed = [(path.relative_to(root).as_posix(), digest(path)) for path, _ in sounds]
+        left_out = {path.relative_to(root).as_posix(): reason for path, reason in dropped.items()}
+        reports.append(Data(data.name, data.licence, data.origin, listed, left_out))
+        if data.held_out:
+            last, _ = exclusions.split(paths[kept_last:])
+            held[data.name] = [sound for path in last if len(sound := _sound(path, 4.0)) >= _LEAST]
+    return sets, held, reports
+
+
+def _files(data: AudioDataConfig, base: Path, unpacked: Path) -> tuple[Path, list[Path]]:
+    root = _expanded(data.path, base, f"data {data.name!r}")
     if not root.is_dir():
         raise UserError(f"data {data.name!r}: there is no folder {root}")
+    if is_dataset(root):
+        root = unpack_media(root, "audio", unpacked)
     found = {path for pattern in data.include for path in root.glob(pattern)}
+    found -= {path for pattern in data.leave_out for path in root.glob(pattern)}
     return root, sorted(p for p in found if p.suffix.lower() in SOUNDS and p.is_file() and not p.is_symlink())
 
 
-def _frames(path: Path, max_seconds: float) -> np.ndarray:
+def _expanded(path: str, base: Path, where: str) -> Path:
+    return base / expand(path, where)
+
+
+def _sound(path: Path, max_seconds: float) -> np.ndarray:  # float32 [n], empty for what does not open
     sound = read_recording(path, SAMPLE_RATE_HZ)
-    cut = np.zeros(0, np.float32) if sound is None else sound[: int(max_seconds * SAMPLE_RATE_HZ)]
-    return log_mel(cut).astype(np.float16)
+    return np.zeros(0, np.float32) if sound is None else sound[: int(max_seconds * SAMPLE_RATE_HZ)]
 
 
-def _sounds(paths: Sequence[Path]) -> list[np.ndarray]:
-    """Recordings of at least 2 seconds, their first 4, spread over the files given."""
-    sounds: list[np.ndarray] = []
-    for path in paths:
-        sound = read_recording(path, SAMPLE_RATE_HZ)
-        if sound is not None and len(sound) >= 2 * SAMPLE_RATE_HZ:
-            sounds.append(sound[: 4 * SAMPLE_RATE_HZ])
-    return sounds
+def _spread(sounds: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """`count` of them, evenly spaced."""
+    return list(sounds[:: max(1, len(sounds) // count)][:count])
 
 
 def _card(
@@ -185,9 +193,8 @@ def _card(
     config_path: Path,
     exclude: Sequence[Path],
     reports: list[Data],
-    network: dict[str, Any],
+    settings: dict[str, Any],
     figures: dict[str, dict[str, float]],
-    result: TrainResult,
 ) -> Card:
     # Absolute paths are somebody's machine: the card keeps the name only
     named = [path.name if path.is_absolute() else path.as_posix() for path in (config_path, *exclude)]
@@ -198,13 +205,7 @@ def _card(
         command=f"mmdata fit audio --config {named[0]}{excluded}",
         licence=config.licence,
         data=reports,
-        settings={
-            "seed": config.seed,
-            **config.train.model_dump(),
-            "network": network,
-            "weights_of_sets": {data.name: data.weight for data in config.data},
-            "seconds": round(result.seconds),
-        },
+        settings=settings,
         figures=figures,
         notes=config.notes,
     )

@@ -1,9 +1,9 @@
 """What must not be trained on: files told apart by content, by look and by sound.
 
 `--exclude FILE_OR_FOLDER` names evaluation media and test corpora. A training file is dropped when its sha256 is that
-of an excluded file (or is listed in a MANIFEST.tsv column `sha256`), when its perceptual hash is within 5 bits of 64,
-or when its first second of sound rises and falls in the same bands (shorter sounds: all of it). Flat pictures, whose
-hash says nothing, and sounds under a fifth of a second count by sha256 only.
+of an excluded file (or stands in a column `sha256` of an excluded tsv), when its perceptual hash is within 5 bits of
+64, or when its first second of sound rises and falls in the same bands (shorter sounds: all of it). Flat pictures,
+whose hash says nothing, and sounds under a fifth of a second count by sha256 only.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Exclusions:
 
     @classmethod
     def of(cls, paths: Sequence[Path], kinds: Sequence[str] = ("image", "audio")) -> Exclusions:
-        """Read files, folders (all files below) and the MANIFEST.tsv lists in them.
+        """Read files, folders (all files below) and lists (tsv with a column `sha256`).
 
         Looks are taken when `kinds` has "image", sounds when it has "audio"; bytes always.
         """
@@ -71,7 +71,7 @@ class Exclusions:
         for path in _files(paths):
             name = path.name if path.parent.name == "" else f"{path.parent.name}/{path.name}"
             sha256.setdefault(digest(path), name)
-            if path.name == "MANIFEST.tsv":
+            if path.suffix.lower() == ".tsv":
                 sha256.update(_manifest(path))
             elif "image" in kinds and path.suffix.lower() in IMAGES:
                 look = phash(path)
@@ -213,7 +213,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 def _manifest(path: Path) -> dict[str, str]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return {row["sha256"]: row.get("path", path.name) for row in rows if row.get("sha256")}
+        return {row["sha256"]: row.get("path") or path.name for row in rows if row.get("sha256")}
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from mmdata.errors import UserError
-from pipelines.config import check, read_toml
+from pipelines.config import NAME, check, read_toml
 from pipelines.fit.card import Card, command_of, write_card
 from pipelines.fit.evaluate_images import evaluate_image
 from pipelines.fit.image_loss import log_error, psnr, ssim
@@ -27,7 +27,6 @@ from tokenizer import checkpoints
 from tokenizer.image import ImageFsq
 from tokenizer.nets import fsq, image_fsq
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of a codec: it becomes a file's
 _MOST_HELD = 64  # crops that are measured while training
 
 

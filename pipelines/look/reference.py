@@ -47,6 +47,7 @@ _MEANINGS = {
     "encoder_blocks": "residual blocks at each resolution, from picture to code",
     "decoder_blocks": "and from code to picture",
     "steps": "steps of training, the learning rate on a cosine",
+    "optimizer": "of the kernels between layers; the rest is learnt by Adam",
     "more_steps": "further steps, on a second cosine from half the rate",
     "batch_size": "crops, or windows of sound, in a step",
     "crop": "pixels on a side of a crop",

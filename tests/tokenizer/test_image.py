@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from tokenizer.codec import Codes, Shape
 from tokenizer.codecs import load_codec
 from tokenizer.image import ImageFsq, ResizePolicy, resize
+from tokenizer.nets import image_fsq
 
 SIDES = st.integers(1, 3000)
+
+SMALL = image_fsq.Config(widths=(8, 12), encoder_blocks=(0, 1), decoder_blocks=(1, 1))
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -172,3 +175,25 @@ def test_codes_that_cannot_be_are_refused(codec: ImageFsq) -> None:
         codec.decode(Codes(np.full((4, 1), 15_360, np.int32), shape))
     with pytest.raises(ValueError, match="grid of 2x2"):
         codec.decode(Codes(np.zeros((5, 1), np.int32), shape))
+
+
+def test_a_search_finds_codes_that_decode_nearer_and_never_worse_ones(codec: ImageFsq) -> None:
+    searching = codec.searching(4)
+    assert (searching.name, searching.codebooks) == (f"{codec.name}-search", codec.codebooks)
+    assert len({codec.fingerprint, searching.fingerprint, codec.searching(5).fingerprint}) == 3
+    pictures = [picture(64, 64, seed=seed) for seed in range(4)]
+
+    def errors(coder: ImageFsq) -> np.ndarray:
+        backs = coder.decode_batch(coder.encode_batch(pictures))
+        return np.array([np.mean((back.astype(float) - image) ** 2) for back, image in zip(backs, pictures)])
+
+    plain, found = errors(codec), errors(searching)
+    assert (found <= plain * 1.001).all() and found.mean() < 0.98 * plain.mean()  # they decode to whole numbers
+    for image, codes in zip(pictures, searching.encode_batch(pictures), strict=True):
+        np.testing.assert_array_equal(searching.encode(image).codes, codes.codes)
+
+
+def test_a_search_of_no_rounds_is_the_encoder() -> None:
+    params = image_fsq.init(0, SMALL)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 16, 24, 3)).astype(np.float32)
+    np.testing.assert_array_equal(image_fsq.search(params, images, 0, SMALL), image_fsq.encode(params, images, SMALL))

@@ -19,6 +19,9 @@ from tokenizer.nets import fsq
 
 _PATCH = 4  # pixels each way that the first layer takes together
 
+# Of `search`, Adam's (measured on the seven photographs: rates of 0.03 and 0.08, of latents whose spread is about 1)
+_RATE, _KEEP, _KEEP_SQUARE = 0.03, 0.8, 0.95
+
 
 @dataclass(frozen=True)
 class Config:
@@ -101,6 +104,35 @@ def latents(params: dict[str, Any], images: jax.Array, config: Config = Config()
 def encode(params: dict[str, Any], images: jax.Array, config: Config = Config()) -> jax.Array:
     """float32 [B, H, W, 3] -> codes int32 [B, H/step, W/step]"""
     return fsq.quantize(latents(params, images, config), config.levels)[1]
+
+
+def search(params: dict[str, Any], images: jax.Array, rounds: int, config: Config = Config()) -> jax.Array:
+    """float32 [B, H, W, 3] -> codes int32 [B, H/step, W/step] that decode nearer to the pictures than `encode`'s, or
+    the same. Analysis by synthesis, as speech coders do it: the latents of `encode` are moved down the gradient of the
+    squared error of what they decode to (Yang et al. 2020), `rounds` times, and the nearest codes met are kept. Each
+    picture's depend on it alone."""
+
+    def error(z: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        zq, codes = fsq.quantize(z, config.levels)
+        each = jnp.mean((jnp.clip(decode_z(params, zq, config), -1, 1) - images) ** 2, (1, 2, 3))
+        return jnp.sum(each), (each, codes)
+
+    def nearer(best: tuple[jax.Array, jax.Array], each: jax.Array, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
+        is_nearer = each < best[0]
+        return jnp.where(is_nearer, each, best[0]), jnp.where(is_nearer[:, None, None], codes, best[1])
+
+    def turn(i: jax.Array, state: Any) -> Any:
+        z, mean, square, best = state
+        gradient, (each, codes) = jax.grad(error, has_aux=True)(z)
+        mean = _KEEP * mean + (1 - _KEEP) * gradient
+        square = _KEEP_SQUARE * square + (1 - _KEEP_SQUARE) * gradient**2
+        unbiased = mean / (1 - _KEEP ** (i + 1.0)), square / (1 - _KEEP_SQUARE ** (i + 1.0))
+        return z - _RATE * unbiased[0] / (jnp.sqrt(unbiased[1]) + 1e-12), mean, square, nearer(best, each, codes)
+
+    z = latents(params, images, config)
+    none = jnp.full(len(z), jnp.inf), jnp.zeros(z.shape[:3], jnp.int32)
+    z, _, _, best = jax.lax.fori_loop(0, rounds, turn, (z, jnp.zeros_like(z), jnp.zeros_like(z), none))
+    return nearer(best, *error(z)[1])[1]
 
 
 def decode(params: dict[str, Any], codes: jax.Array, config: Config = Config()) -> jax.Array:

@@ -53,6 +53,14 @@ def test_a_manifest_lists_files_that_are_not_there(tmp_path: Path) -> None:
     assert Exclusions.of([corpus]).matches(picture) == "same bytes as gone/a.png"
 
 
+def test_a_list_of_another_name_excludes_its_files_too(tmp_path: Path) -> None:
+    sound = speak(tmp_path / "a.wav", 1)
+    (tmp_path / "eval.tsv").write_text(f"group\tpath\tsha256\nseen\tusr/a.g722\t{digest(sound)}\n")
+    exclusions = Exclusions.of([tmp_path / "eval.tsv"])
+    assert exclusions.matches(sound) == "same bytes as usr/a.g722"
+    assert exclusions.matches(speak(tmp_path / "b.wav", 2)) is None
+
+
 def test_a_picture_saved_again_smaller_still_looks_the_same(tmp_path: Path) -> None:
     original = draw(tmp_path / "a.png", 1)
     with Image.open(original) as image:
