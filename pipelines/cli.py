@@ -167,7 +167,7 @@ def evaluate_audio(
         Path, typer.Argument(help="Recordings; with --clips, the folder that holds the packages listed.")
     ],
     codec: Annotated[
-        list[str] | None, typer.Option(help="A codec's name, opus-6 (kbit/s) or griffin-lim; repeatable.")
+        list[str] | None, typer.Option(help="A codec's name or file, opus-6 (kbit/s) or griffin-lim; repeatable.")
     ] = None,
     clips: Annotated[Path | None, typer.Option(help="A list of clips, as benchmarks/eval.tsv.")] = None,
     seconds: Annotated[float, typer.Option(help="How much of each recording.")] = 4.0,

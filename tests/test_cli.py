@@ -101,6 +101,14 @@ def test_help_says_what_a_command_does(command: str) -> None:
         assert f"mmdata {command}".split()[-1] in answer.output
 
 
+@pytest.mark.parametrize("kind", ["image", "audio", "text", "jpeg"])
+def test_every_option_of_a_fit_has_help_that_is_true_of_it(kind: str) -> None:
+    fit = typer.main.get_command(cli.app).commands["fit"].commands[kind]  # type: ignore[attr-defined]
+    said = {option.name: option.help for option in fit.params if option.name != "help"}
+    assert set(said) == {"config", "out", "exclude"} and all(said.values())
+    assert ("near copies" in said["exclude"]) == (kind != "text")
+
+
 def test_the_command_starts_quickly_and_knows_its_version() -> None:
     begun = time.monotonic()
     process = mmdata("--help")

@@ -164,7 +164,12 @@ def load_codec_file(path: str | Path) -> Codec:
         from tokenizer.jpeg import JpegBytes
 
         return JpegBytes.load(name, revision, path.parent)
-    if "bands" in checkpoints.read_metadata(path).get("network", {}):  # of sound
+    metadata = checkpoints.read_metadata(path)
+    if "head" in metadata:
+        from tokenizer.speech import SpeechFsq
+
+        return SpeechFsq.load(name, revision, path.parent)
+    if "bands" in metadata.get("network", {}):  # speech-melfsq@1, which had no head
         from tokenizer.audio import SpeechMelFsq
 
         return SpeechMelFsq.load(name, revision, path.parent)

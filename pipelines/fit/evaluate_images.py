@@ -49,9 +49,8 @@ def evaluate_images(
     codec takes for it. A codec that is given twice is measured once. `show` gets each picture, `follow` is told (done,
     of how many).
     """
-    opened = {f"{codec.name}@{codec.revision}": codec for codec in map(_open, codecs)}
     kinds = writable() if compare else []
-    tried = [_Trial(codec, kinds) for codec in opened.values()]
+    tried = [_Trial(name, codec, kinds) for name, codec in _opened(codecs).items()]
     crops, total = _crops(folder, size)
     images = 0
     for done, (name, picture) in enumerate(crops, 1):
@@ -104,8 +103,8 @@ class _Scores:
 class _Trial:
     """One codec, and the image files beside it."""
 
-    def __init__(self, codec: Codec, kinds: Sequence[str]) -> None:
-        self._codec, self._name = codec, f"{codec.name}@{codec.revision}"
+    def __init__(self, name: str, codec: Codec, kinds: Sequence[str]) -> None:
+        self._name, self._codec = name, codec
         self._scores = _Scores()
         self._files = {kind: _Scores() for kind in kinds}
         self._seen: list[np.ndarray] = []
@@ -137,6 +136,18 @@ class _Trial:
 
     def file_rows(self) -> list[dict[str, Any]]:
         return [{"file": kind, "nearest_to": self._name, **found.means()} for kind, found in self._files.items()]
+
+
+def _opened(codecs: Sequence[str | Codec]) -> dict[str, Codec]:
+    """Each codec once, by its name; another one of the same name (a file of another fit) also by what was given."""
+    opened: dict[str, Codec] = {}
+    for given in codecs:
+        codec = _open(given)
+        name = f"{codec.name}@{codec.revision}"
+        if opened.get(name, codec).fingerprint != codec.fingerprint:
+            name += f" {given if isinstance(given, str) else codec.fingerprint[:8]}"
+        opened[name] = codec
+    return opened
 
 
 def _open(codec: str | Codec) -> Codec:

@@ -16,7 +16,7 @@ import numpy as np
 
 from mmdata.errors import UserError
 from tokenizer.audio import SAMPLE_RATE_HZ, griffin_lim, log_mel
-from tokenizer.codecs import load_codec
+from tokenizer.codecs import open_codec
 
 _OPUS = re.compile(r"opus-(\d+(?:\.\d+)?)")
 _GRIFFIN_LIM = "griffin-lim"
@@ -36,7 +36,7 @@ Coder = Callable[[np.ndarray], Heard]  # float32 [n] at 16 kHz ->
 
 
 def coder(name: str | Any) -> Coder:
-    """The coder of a codec's name, of `opus-N`, of `griffin-lim`, or of an object that is a codec."""
+    """The coder of a codec's name or file, of `opus-N`, of `griffin-lim`, or of an object that is a codec."""
     if not isinstance(name, str):
         return lambda sound: _of_codec(name, sound)
     if name == _GRIFFIN_LIM:
@@ -44,7 +44,7 @@ def coder(name: str | Any) -> Coder:
     if match := _OPUS.fullmatch(name):
         rate = round(1000 * float(match[1]))
         return lambda sound: opus(sound, rate)
-    codec = load_codec(name)
+    codec = open_codec(name)
     if codec.kind != "audio":
         raise UserError(f"{name} is a codec of {codec.kind}; name an audio codec, opus-6 or {_GRIFFIN_LIM}")
     return lambda sound: _of_codec(codec, sound)

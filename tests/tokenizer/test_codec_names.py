@@ -94,6 +94,8 @@ def test_fitted_codecs_are_loaded_by_the_path_of_their_file(tmp_path: Path) -> N
         shipped = load_codec(name.rpartition("-")[0] + "@1")
         assert (codec.name, codec.revision) == (f"{shipped.name}-of.mine", 7) and codec.kind == shipped.kind
         assert codec.codebooks == shipped.codebooks
+    copy = shutil.copy(weights / "speech-melfsq2-1.safetensors", tmp_path)
+    assert open_codec(str(copy)).fingerprint == load_codec("speech-melfsq2@1").fingerprint
     (tmp_path / "a.model").write_bytes(spm())
     assert load_codec_file(tmp_path / "a.model") is load_text_codec(tmp_path / "a.model")
     assert open_codec("dmel") is load_codec("dmel")

@@ -13,6 +13,7 @@ from pipelines.cli import main
 from pipelines.fit.evaluate_audio import evaluate_audio, measure
 from pipelines.fit.heard import Heard, coder, opus
 from tests.pipelines.fit.drawn_sounds import RATE_HZ, babble, write_wav
+from tests.tokenizer.toy_vocabularies import spm
 
 
 @pytest.fixture
@@ -134,5 +135,8 @@ def test_what_is_no_audio_codec_or_no_folder_is_named(tmp_path: Path) -> None:
         evaluate_audio(["griffin-lim"], tmp_path / "empty")
     with pytest.raises(UserError, match="text-spm16k is a codec of text"):
         coder("text-spm16k")
+    (tmp_path / "toy.model").write_bytes(spm())
+    with pytest.raises(UserError, match=r"toy\.model is a codec of text"):  # a file is opened by its path
+        coder(str(tmp_path / "toy.model"))
     with pytest.raises(ValueError, match="no codec 'opus'"):
         coder("opus")

@@ -1,6 +1,6 @@
 """Measuring image codecs: figures as the formulas give them, files of the same size beside them, clear refusals."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,10 @@ def test_files_stand_beside_each_codec_and_published_figures_name_their_sets(fol
 def test_a_codec_given_twice_is_measured_once(folder: Path) -> None:
     answer = evaluate_images(["jpeg-bytes", Gray(), "jpeg-bytes@1"], folder, 64)
     assert [row["codec"] for row in answer["codecs"]] == ["jpeg-bytes@1", "gray@3"]
+    assert len(answer["files"]) == 2 * len(FORMATS)
+    others = [replace(Gray(), fingerprint=word) for word in "aba"]
+    answer = evaluate_images(others, folder, 64)
+    assert [row["codec"] for row in answer["codecs"]] == ["gray@3", "gray@3 b"]
     assert len(answer["files"]) == 2 * len(FORMATS)
 
 
