@@ -14,6 +14,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,56 +22,60 @@ from tokenizer import checkpoints
 from tokenizer.codec import Codec
 
 
-def _image_fsq16_1() -> Codec:
+def _image_fsq(name: str, revision: int) -> Codec:
     from tokenizer.image import ImageFsq
 
-    return ImageFsq.load("image-fsq16", 1)
+    return ImageFsq.load(name, revision)
 
 
-def _text_spm16k_1() -> Codec:
-    from tokenizer.text import TextSpm
+def _image_fsq_search(name: str, revision: int) -> Codec:
+    from tokenizer.image import ImageFsq
 
-    return TextSpm.load("text-spm16k", 1)
+    return ImageFsq.load(name, revision).searching()
 
 
-def _speech_melfsq_1() -> Codec:
+def _jpeg_bytes(name: str, revision: int) -> Codec:
+    from tokenizer.jpeg import JpegBytes
+
+    return JpegBytes.load(name, revision)
+
+
+def _speech_melfsq(name: str, revision: int) -> Codec:
     from tokenizer.audio import SpeechMelFsq
 
-    return SpeechMelFsq.load("speech-melfsq", 1)
+    return SpeechMelFsq.load(name, revision)
 
 
-def _speech_melfsq_2() -> Codec:
+def _speech_fsq(name: str, revision: int) -> Codec:
     from tokenizer.speech import SpeechFsq
 
-    return SpeechFsq.load("speech-melfsq", 2)
+    return SpeechFsq.load(name, revision)
 
 
-def _speech_melfsq2_1() -> Codec:
-    from tokenizer.speech import SpeechFsq
-
-    return SpeechFsq.load("speech-melfsq2", 1)
-
-
-def _dmel_1() -> Codec:
+def _dmel() -> Codec:
     from tokenizer.dmel import Dmel
 
     return Dmel()
 
 
-def _jpeg_bytes_1() -> Codec:
-    from tokenizer.jpeg import JpegBytes
+def _text_spm(name: str, revision: int) -> Codec:
+    from tokenizer.text import TextSpm
 
-    return JpegBytes.load("jpeg-bytes", 1)
+    return TextSpm.load(name, revision)
 
 
 CODECS: dict[str, Callable[[], Codec]] = {
-    "dmel@1": _dmel_1,
-    "image-fsq16@1": _image_fsq16_1,
-    "jpeg-bytes@1": _jpeg_bytes_1,
-    "speech-melfsq@1": _speech_melfsq_1,
-    "speech-melfsq@2": _speech_melfsq_2,
-    "speech-melfsq2@1": _speech_melfsq2_1,
-    "text-spm16k@1": _text_spm16k_1,
+    "dmel@1": _dmel,
+    "image-fsq16@1": partial(_image_fsq, "image-fsq16", 1),
+    "image-fsq16@2": partial(_image_fsq, "image-fsq16", 2),
+    "image-fsq16-search@2": partial(_image_fsq_search, "image-fsq16", 2),
+    "image-fsq8@1": partial(_image_fsq, "image-fsq8", 1),
+    "image-fsq8-search@1": partial(_image_fsq_search, "image-fsq8", 1),
+    "jpeg-bytes@1": partial(_jpeg_bytes, "jpeg-bytes", 1),
+    "speech-melfsq@1": partial(_speech_melfsq, "speech-melfsq", 1),
+    "speech-melfsq@2": partial(_speech_fsq, "speech-melfsq", 2),
+    "speech-melfsq2@1": partial(_speech_fsq, "speech-melfsq2", 1),
+    "text-spm16k@1": partial(_text_spm, "text-spm16k", 1),
 }
 
 
