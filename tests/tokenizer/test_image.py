@@ -197,3 +197,24 @@ def test_a_search_of_no_rounds_is_the_encoder() -> None:
     params = image_fsq.init(0, SMALL)
     images = np.random.default_rng(0).uniform(-1, 1, (2, 16, 24, 3)).astype(np.float32)
     np.testing.assert_array_equal(image_fsq.search(params, images, 0, SMALL), image_fsq.encode(params, images, SMALL))
+
+
+def test_the_closed_form_gives_each_number_of_a_code_an_equal_share() -> None:
+    random = np.random.default_rng(0)
+    small = random.normal(size=(40, 8, 8, 3)).cumsum(1).cumsum(2) / 8  # smooth: few components hold nearly all
+    crops = np.clip(small, -1, 1).astype(np.float32)
+    params = image_fsq.closed_form(image_fsq.init(0, SMALL), crops, SMALL)
+    z = np.asarray(image_fsq.latents(params, crops, SMALL)).reshape(-1, 5)
+    np.testing.assert_allclose(z.std(0), 1, atol=0.05)
+    norms = np.linalg.norm(params["encoder"]["skip"]["kernel"][0, 0], axis=0)  # a component alone: 1 over its spread
+    assert norms.max() < 2.5 * norms.min()
+    back = image_fsq.decode(params, image_fsq.encode(params, crops, SMALL), SMALL)
+    assert np.mean((np.asarray(back) - crops) ** 2) < 0.35 * crops.var()
+
+
+def test_a_flat_picture_has_a_closed_form() -> None:
+    crops = np.full((4, 8, 8, 3), 0.5, np.float32)
+    params = image_fsq.closed_form(image_fsq.init(0, SMALL), crops, SMALL)
+    assert all(
+        np.isfinite(leaf).all() for leaf in (params["encoder"]["skip"]["kernel"], params["decoder"]["skip"]["bias"])
+    )

@@ -158,10 +158,14 @@ def closed_form(params: dict[str, Any], crops: np.ndarray, config: Config = Conf
     flat = patches.reshape(-1, patches.shape[-1]).astype(np.float64)
     mean = flat.mean(0)
     values, vectors = np.linalg.eigh(np.cov(flat - mean, rowvar=False))
-    # Flat or gray pictures have fewer components than a code has numbers: those that are missing stay small
-    spread = np.sqrt(np.maximum(values[::-1][:dims], 1e-6 * values[-1] + 1e-12))
-    vectors = vectors[:, ::-1][:, :dims] / spread
+    values, vectors = values[::-1][:dims], vectors[:, ::-1][:, :dims]
     vectors = vectors * np.where(vectors.sum(0) < 0, -1.0, 1.0)  # eigenvectors have no sign of their own
+    # Turned, so that the numbers of a code have about equal shares of the variance: all components then come back with
+    # one error, where each number a component of its own would give the largest the largest (worth 0.9 dB here, and
+    # 0.36 after 300 steps: docs/log.md). Flat or gray pictures have fewer components: those that are missing stay small
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(dims, dims)))[0]
+    spread = np.sqrt(np.maximum(turn.T**2 @ values, 1e-6 * values[0] + 1e-12))
+    vectors = vectors @ turn / spread
     enter = {"kernel": vectors[None, None].astype(np.float32), "bias": (-mean @ vectors).astype(np.float32)}
     zq = np.asarray(fsq.quantize(_conv(enter, jnp.asarray(patches)), config.levels)[0], np.float64)
     h, w = zq.shape[1:3]

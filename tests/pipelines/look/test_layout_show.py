@@ -189,7 +189,7 @@ def test_a_choice_is_said(say: Say) -> None:
 
 def test_the_budget_of_gemini_is_what_lengths_say() -> None:
     """Beside Google's numbers: 258 a frame, 7 a time, 32 a second of sound."""
-    codecs = [spec_of(load_codec(name)) for name in ("text-spm16k", "image-fsq16", "speech-melfsq@1")]
+    codecs = [spec_of(load_codec(name)) for name in ("text-spm16k", "image-fsq16@1", "speech-melfsq@1")]
     layout = load_layout("gemini").bind(codecs)
 
     def length(*items: Item) -> int:
