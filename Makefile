@@ -24,7 +24,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 # torch and transformers too: what other people's models do is compared with them
 $(VENV)/.installed-all: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,eval,hf,parity]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,eval,hf,parity,pesq]'
 	@touch $@
 
 demo: $(VENV)/.installed  ## build shards from examples/media, train the tiny model, sample, write a page

@@ -102,7 +102,7 @@ def read_clips(clips: Path, root: Path | None, max_seconds: float) -> Clips:
 def measure(code: Coder, sounds: Sequence[np.ndarray], speech: bool = True) -> dict[str, float]:
     """Means over the sounds, float32 [n] at 16 kHz: `log_mel_l1` (nats) of the frames that the codes stand for, or of
     the sound where there are none, `sound_log_mel_l1` of the sound, and where it is speech `stoi`, `estoi`, `pesq_wb`
-    as far as pystoi and pesq are installed (the extra `eval`) and know the clip."""
+    as far as pystoi and pesq are installed (the extras `eval` and `pesq`) and know the clip."""
     rows = [_figures(sound, code(sound), speech) for sound in sounds]
     seconds = sum(map(len, sounds)) / SAMPLE_RATE_HZ
     bits = sum(row.pop("bits") for row in rows)
