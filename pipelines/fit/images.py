@@ -7,9 +7,9 @@ out of the training sets, never by those that codecs are compared on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,30 +22,13 @@ from pipelines.fit.card import Card, command_of, write_card
 from pipelines.fit.evaluate_images import evaluate_image
 from pipelines.fit.image_loss import log_error, psnr, ssim
 from pipelines.fit.pictures import DataConfig, Pictures, load_pictures, random_crop
-from pipelines.fit.training import TrainResult, TrainSettings, digest_of, train
+from pipelines.fit.train_config import TrainConfig
+from pipelines.fit.training import TrainResult, digest_of, train
 from tokenizer import checkpoints
 from tokenizer.image import ImageFsq
 from tokenizer.nets import fsq, image_fsq
 
 _MOST_HELD = 64  # crops that are measured while training
-
-
-class TrainConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    steps: int = Field(ge=1)
-    more_steps: int = Field(0, ge=0)
-    batch_size: int = Field(6, ge=1)
-    crop: int = Field(128, ge=8)
-    learning_rate: float = Field(1.5e-3, gt=0)
-    optimizer: Literal["adam", "muon"] = "adam"
-    warmup_steps: int = Field(50, ge=0)
-    average: float = Field(0.995, ge=0, lt=1)
-    evaluate_every: int = Field(250, ge=1)
-    save_every: int = Field(250, ge=1)
-
-    def settings(self) -> TrainSettings:
-        """As the training loop takes them."""
-        return TrainSettings(**{f.name: getattr(self, f.name) for f in fields(TrainSettings) if hasattr(self, f.name)})
 
 
 class ImageTrainConfig(TrainConfig):

@@ -17,16 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mmdata.commit import write_bytes
 from mmdata.errors import UserError
-from pipelines.config import NAME, check, expand, read_toml
+from pipelines.config import NAME, check, read_toml
 from pipelines.fit.card import Card, Data, command_of, write_card
 from pipelines.fit.evaluate_images import evaluate_image, photo_folders, read_picture
-from pipelines.fit.exclude import IMAGES, Exclusions, digest
-from pipelines.fit.kept_media import is_dataset, unpack_media
+from pipelines.fit.exclude import Exclusions, digest
+from pipelines.fit.pictures import is_held_out, picture_files
 from tokenizer.byte_pairs import BytePairs, learn
 from tokenizer.image import ResizePolicy, resize
 from tokenizer.jpeg import QUALITY, JpegBytes, canonical, header_parts
 
-_HELD_OUT = 16  # one picture of 16, by its sha256, is for validation
 _SETS = {
     "photographs": "astronaut, chelsea, coffee, rocket, motorcycle, china, flower (256x256 centre crops)",
     "training": "training pictures",
@@ -90,7 +89,10 @@ def _load(
     """(JPEGs to learn from, JPEGs held out, what the card says of them). `unpacked`: where datasets' media go."""
     if len({data.name for data in config.data}) < len(config.data):
         raise UserError(f"{config_path}: two sets of data have one name; give each its own")
-    folders = [_files(data, config_path.parent, unpacked / data.name) for data in config.data]
+    folders = [
+        picture_files(data.name, data.path, data.include, config_path.parent, unpacked / data.name)
+        for data in config.data
+    ]
     exclusions = Exclusions.of([*exclude, *photo_folders()], kinds=("image",))
     policy = replace(ResizePolicy(), tokens=config.tokens)
     kept: dict[str, bytes] = {}
@@ -110,7 +112,7 @@ def _load(
                 dropped[path] = "same bytes as a file before it"
                 continue
             jpeg = canonical(resize(picture, policy))
-            if int(sha256[:8], 16) % _HELD_OUT == 0:
+            if is_held_out(sha256):
                 held_out[sha256] = jpeg
                 dropped[path] = "held out"
             else:
@@ -131,17 +133,6 @@ def _why_none(dropped: Mapping[Path, str]) -> str:
         return ": no picture's path matches include"
     reason, count = Counter(dropped.values()).most_common(1)[0]
     return f": of {len(dropped)} files {count}: {reason}"
-
-
-def _files(data: JpegDataConfig, base: Path, unpacked: Path) -> tuple[Path, list[Path]]:
-    """(a folder, the picture files in it that match)"""
-    root = base / expand(data.path, f"data {data.name!r}")
-    if not root.is_dir():
-        raise UserError(f"data {data.name!r}: there is no folder {root}")
-    if is_dataset(root):
-        root = unpack_media(root, "image", unpacked)
-    found = {path for pattern in data.include for path in root.glob(pattern)}
-    return root, sorted(p for p in found if p.suffix.lower() in IMAGES and p.is_file() and not p.is_symlink())
 
 
 def _counts(vocabulary: BytePairs, jpegs: Sequence[bytes]) -> dict[str, float]:

@@ -62,7 +62,7 @@ def load_pictures(
             raise UserError(
                 f"data {data.name!r}: short_sides has {min(data.short_sides)}, less than crop: give {crop} or more"
             )
-    files = [_files(data, base, unpacked / data.name) for data in configs]
+    files = [picture_files(d.name, d.path, d.include, base, unpacked / d.name) for d in configs]
     exclusions = Exclusions.of([*exclude, *photo_folders()], kinds=("image",))
     side = min(_SIDE, max(side for data in configs for side in data.short_sides)) // step * step
     found = [_load_set(data, *listed, exclusions, crop, side) for data, listed in zip(configs, files, strict=True)]
@@ -78,6 +78,7 @@ def load_pictures(
 def _load_set(
     data: DataConfig, root: Path, paths: Sequence[Path], exclusions: Exclusions, crop: int, side: int
 ) -> Pictures:
+    paths = [path for path in paths if path.stat().st_size >= data.min_bytes]
     kept, excluded = exclusions.split(paths)
     left_out = {_name(path, root): reason for path, reason in excluded.items()}
     pictures: list[list[np.ndarray]] = []
@@ -89,7 +90,7 @@ def _load_set(
         sizes = _pyramid(path, data.short_sides, crop)
         if not sizes:
             left_out[name] = f"does not open, or is smaller than crop ({crop} pixels)"
-        elif int(sha256[:8], 16) % _ONE_OF == 0:
+        elif is_held_out(sha256):
             middle = [centre_crop(image, side) for image in sizes if min(image.shape[:2]) >= side][:1]
             left_out[name] = "held out" if middle else f"held out, and too small to measure on ({side} pixels)"
             held_out += middle
@@ -172,12 +173,18 @@ def _eight_bits(image: Any) -> Any:
     return Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
-def _files(data: DataConfig, base: Path, unpacked: Path) -> tuple[Path, list[Path]]:
-    root = base / expand(data.path, f"data {data.name!r}")
+def picture_files(name: str, path: str, include: Sequence[str], base: Path, unpacked: Path) -> tuple[Path, list[Path]]:
+    """(a folder, the picture files in it that match `include`, sorted) of the set `name`: its folder, or the kept media
+    of a dataset, written to `unpacked`. UserError where there is no such folder."""
+    root = base / expand(path, f"data {name!r}")
     if not root.is_dir():
-        raise UserError(f"data {data.name!r}: there is no folder {root}")
+        raise UserError(f"data {name!r}: there is no folder {root}")
     if is_dataset(root):
         root = unpack_media(root, "image", unpacked)
-    found = {path for pattern in data.include for path in root.glob(pattern)}
-    pictures = [p for p in found if p.suffix.lower() in IMAGES and p.is_file() and not p.is_symlink()]
-    return root, sorted(p for p in pictures if p.stat().st_size >= data.min_bytes)
+    found = {path for pattern in include for path in root.glob(pattern)}
+    return root, sorted(p for p in found if p.suffix.lower() in IMAGES and p.is_file() and not p.is_symlink())
+
+
+def is_held_out(sha256: str) -> bool:
+    """Whether a picture of this digest is for validation: one of 16."""
+    return int(sha256[:8], 16) % _ONE_OF == 0

@@ -7,18 +7,19 @@ encoder and decoder as they are, so that codes and frames keep their figures; it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipelines.fit import sound_loss
 from pipelines.fit.crops import Recordings, crops
-from pipelines.fit.training import TrainResult, TrainSettings, train
+from pipelines.fit.train_config import TrainConfig
+from pipelines.fit.training import TrainResult, train
 from tokenizer.audio import HOP, mel_filters
 from tokenizer.nets import sound_head, speech_fsq
 from tokenizer.nets.sound_head import HeadConfig
@@ -30,23 +31,16 @@ _FIRST_FRAMES = 64
 _OUTERMOST = 3  # frames whose windows reach out of a crop
 
 
-class StageConfig(BaseModel):
+class StageConfig(TrainConfig):
     """How one of the two trainings goes."""
 
-    model_config = ConfigDict(extra="forbid")
-    steps: int = Field(ge=1)
     batch_size: int = Field(8, ge=1)
     crop: int = Field(64, ge=24, multiple_of=2)  # frames: whole groups, and a span of the envelope loss
     learning_rate: float = Field(2e-3, gt=0)
-    optimizer: Literal["adam", "muon"] = "adam"
     warmup_steps: int = Field(100, ge=0)
     average: float = Field(0.998, ge=0, lt=1)
     evaluate_every: int = Field(500, ge=1)
     save_every: int = Field(500, ge=1)
-
-    def settings(self) -> TrainSettings:
-        """As the training loop takes them."""
-        return TrainSettings(**{f.name: getattr(self, f.name) for f in fields(TrainSettings) if hasattr(self, f.name)})
 
 
 @dataclass(frozen=True, eq=False)
