@@ -110,20 +110,22 @@ class SpeechFsq:
             return np.pad(part, (before, count - before - len(part)))
 
         results = [np.zeros((shape.T, shape.K), np.int32) for shape in shapes]
-        self._run(_functions(self.network, self.head)[0], cut, results, 1)
+        self._run(_functions(self.network, self.head)[0], cut, results, 1, self.network.encoder_reach)
         return [Codes(codes, shape, size=sound.shape) for codes, shape, sound in zip(results, shapes, media)]
 
     def decode(self, codes: Codes) -> np.ndarray:
         """codes int32 [T, K] -> float32 [T * 320] in [-1, 1], or as many samples as `codes.size` says."""
         sound = np.zeros(len(self._checked(codes)) * HOP, np.float32)
-        self._run(_functions(self.network, self.head)[2], self._cut_codes(codes), [sound], HOP)
+        reach = self.network.decoder_reach + self.head.reach
+        self._run(_functions(self.network, self.head)[2], self._cut_codes(codes), [sound], HOP, reach)
         size = codes.size[0] if codes.size else len(sound)
         return sound[:size] if size <= len(sound) else np.pad(sound, (0, size - len(sound)))
 
     def decode_frames(self, codes: Codes) -> np.ndarray:
         """codes int32 [T, K] -> log-mel float32 [T, 80], before the head."""
         frames = np.zeros((len(self._checked(codes)), self.network.bands), np.float32)
-        self._run(_functions(self.network, self.head)[1], self._cut_codes(codes), [frames], 1)
+        reach = self.network.decoder_reach
+        self._run(_functions(self.network, self.head)[1], self._cut_codes(codes), [frames], 1, reach)
         return frames
 
     def _checked(self, codes: Codes) -> np.ndarray:
@@ -142,10 +144,14 @@ class SpeechFsq:
 
         return cut
 
-    def _run(self, function: Any, cut: Callable[[int, int], np.ndarray], results: list[np.ndarray], unit: int) -> None:
-        """Fill `results`, `unit` rows a frame, from windows: `cut(clip, first frame)` is the input of one."""
+    def _run(
+        self, function: Any, cut: Callable[[int, int], np.ndarray], results: list[np.ndarray], unit: int, reach: int
+    ) -> None:
+        """Fill `results`, `unit` rows a frame, from windows: `cut(clip, first frame)` is the input of one, `reach` the
+        frames each side that a frame depends on."""
         counts = [len(result) // unit for result in results]
-        context = _context(self.network, self.head)
+        # A whole number of groups, as windows begin with a group
+        context = -(-reach // self.network.group) * self.network.group
         windows = [(i, *window) for i, count in enumerate(counts) for window in _windows(count, context)]
         size = _batch_size()
         for first in range(0, len(windows), size):
@@ -176,7 +182,8 @@ def shapes(network: Any, head: Any) -> dict[str, Any]:
 def _settings(path: Path, kind: type[Any], metadata: dict[str, Any], key: str) -> Any:
     values = metadata.get(key, {})
     known = {field.name for field in fields(kind)}
-    if set(values) != known:
+    # A file that is older than these settings has no such part
+    if set(values) | {"correction_width", "correction_blocks"} & known != known:
         raise ValueError(
             f"{path}: its {key} has the settings {sorted(values)}, this version reads {sorted(known)};"
             " use the version of mmdata that the weights came with"
@@ -189,11 +196,6 @@ def _windows(count: int, context: int) -> Iterator[tuple[int, int, int]]:
     step = _FRAMES - 2 * context
     for start in range(0, count, step):
         yield max(0, start - context), start, min(start + step, count)
-
-
-def _context(network: Any, head: Any) -> int:
-    """Frames each side of what is kept of a window: a whole number of groups, as windows begin with a group."""
-    return -(-(network.reach + head.reach) // network.group) * network.group
 
 
 @functools.cache

@@ -58,6 +58,18 @@ class ClipsConfig(BaseModel):
     root: str  # the folder that holds the packages unpacked
 
 
+class NetworkConfig(BaseModel):
+    """Of the codes and their frames (`tokenizer.nets.speech_fsq`): the blocks by their dilations. With
+    `correction_blocks` the encoder decodes its own codes and corrects them."""
+
+    model_config = ConfigDict(extra="forbid")
+    width: int = Field(default=speech_fsq.Config.width, ge=8)
+    encoder_blocks: list[int] = list(speech_fsq.Config.encoder_blocks)
+    decoder_blocks: list[int] = list(speech_fsq.Config.decoder_blocks)
+    correction_width: int = Field(default=speech_fsq.Config.correction_width, ge=8)
+    correction_blocks: list[int] = []
+
+
 class AudioConfig(BaseModel):
     """The file given to `mmdata fit audio --config`."""
 
@@ -71,6 +83,7 @@ class AudioConfig(BaseModel):
     books: int = Field(1, ge=1)  # codebooks: codes a frame
     start: str = ""  # a codec whose weights are begun with, "speech-melfsq@2": of as many books or fewer
     clips: ClipsConfig | None = None
+    network: NetworkConfig = NetworkConfig()
     frames: list[StageConfig] = Field(min_length=1)  # one goes on where the one before ended, at its own rate
     sound: StageConfig
     data: list[AudioDataConfig] = Field(min_length=1)
@@ -88,13 +101,13 @@ def fit_audio(config_path: Path, out: Path | None = None, exclude: Sequence[Path
     sets, held, reports = _read_sets(config, config_path, Exclusions.of(exclude, kinds=("audio",)), out / "media")
     validation = [sound for sounds in held.values() for sound in _spread(sounds, _VALIDATION)]
     identity = {
-        **config.model_dump(include={"seed", "books", "start"}),
+        **config.model_dump(include={"seed", "books", "start", "network"}),
         "sets": [[data.name, data.weight, data.held_out, data.max_seconds] for data in config.data],
         "training files": digest_of([file for data in reports for file in data.files]),
         "held-out files": digest_of([("", hashlib.sha256(sound.tobytes()).hexdigest()) for sound in validation]),
     }
     material = Material(sets, validation, config.seed, identity)
-    network, head = speech_fsq.Config(books=config.books), sound_head.HeadConfig()
+    network, head = _network(config), sound_head.HeadConfig()
     codes = train_frames(config.name, config.frames, network, material, out / "training", before)
     start = before.params["head"] if before else None
     sound = train_sound(
@@ -123,6 +136,18 @@ def fit_audio(config_path: Path, out: Path | None = None, exclude: Sequence[Path
     }
     write_card(weights, _card(config, config_path, exclude, reports, settings, figures))
     return figures
+
+
+def _network(config: AudioConfig) -> speech_fsq.Config:
+    network = config.network
+    return speech_fsq.Config(
+        books=config.books,
+        width=network.width,
+        encoder_blocks=tuple(network.encoder_blocks),
+        decoder_blocks=tuple(network.decoder_blocks),
+        correction_width=network.correction_width,
+        correction_blocks=tuple(network.correction_blocks),
+    )
 
 
 def _before(start: str) -> SpeechFsq | None:

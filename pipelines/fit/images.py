@@ -7,7 +7,7 @@ out of the training sets, never by those that codecs are compared on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from tokenizer.image import ImageFsq
 from tokenizer.nets import fsq, image_fsq
 
 _MOST_HELD = 64  # crops that are measured while training
+_AFTER = 1 << 32  # the step whose crops the second training begins with
 
 
 class ImageTrainConfig(TrainConfig):
@@ -37,12 +38,15 @@ class ImageTrainConfig(TrainConfig):
 
 
 class NetworkConfig(BaseModel):
-    """One number for each resolution: 1/4 of the picture, 1/8 and so on; a code is at the last one."""
+    """One number for each resolution: 1/4 of the picture, 1/8 and so on; a code is at the last one. With
+    `correction_widths` the encoder decodes its own codes and corrects them."""
 
     model_config = ConfigDict(extra="forbid")
     widths: list[int] = list(image_fsq.Config.widths)
     encoder_blocks: list[int] = list(image_fsq.Config.encoder_blocks)
     decoder_blocks: list[int] = list(image_fsq.Config.decoder_blocks)
+    correction_widths: list[int] = []  # in the training of `[correct]`
+    correction_blocks: list[int] = []
 
 
 class ImageConfig(BaseModel):
@@ -58,6 +62,7 @@ class ImageConfig(BaseModel):
     data: list[DataConfig] = Field(min_length=1)
     network: NetworkConfig = NetworkConfig()
     train: ImageTrainConfig
+    correct: ImageTrainConfig | None = None  # then again with the correction: from the start it would not settle
 
 
 def fit_image(config_path: Path, out: Path | None = None, exclude: Sequence[Path] = ()) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def fit_image(config_path: Path, out: Path | None = None, exclude: Sequence[Path
     except UserError as error:
         raise UserError(f"{config_path}: {error}") from None
     weights = out / f"{config.name}-{config.revision}.safetensors"
-    result = _train(config, shape, pictures, out / "training")
+    result = _train_all(config, shape, pictures, out / "training")
     network = {key: list(value) for key, value in asdict(shape).items()}
     checkpoints.save(weights, result.params, {"name": f"{config.name}@{config.revision}", "network": network})
     figures = evaluate_image(ImageFsq.load(config.name, config.revision, out))
@@ -87,22 +92,49 @@ def _network(config: ImageConfig, config_path: Path) -> image_fsq.Config:
         shape = image_fsq.Config(**{key: tuple(value) for key, value in config.network.model_dump().items()})
     except ValueError as error:
         raise UserError(f"{config_path}: network: {error}") from None
-    if config.train.crop % shape.step:
-        raise UserError(f"{config_path}: crop is {config.train.crop}: give a multiple of {shape.step}, a code's side")
+    for stage in filter(None, (config.train, config.correct)):
+        if stage.crop % shape.step:
+            raise UserError(f"{config_path}: crop is {stage.crop}: give a multiple of {shape.step}, a code's side")
+    if bool(config.correct) != bool(shape.correction_widths):
+        raise UserError(
+            f"{config_path}: [correct] and the correction_widths of [network] go together: give both or none"
+        )
     return shape
 
 
-def _train(config: ImageConfig, shape: image_fsq.Config, pictures: Pictures, out: Path) -> TrainResult:
-    settings = config.train
-
-    def batch(step: int, size: int = settings.batch_size) -> np.ndarray:
-        random = np.random.default_rng((config.seed, step))
-        return np.stack([random_crop(random, pictures.sets, settings.crop, settings.augment) for _ in range(size)])
-
+def _train_all(config: ImageConfig, shape: image_fsq.Config, pictures: Pictures, out: Path) -> TrainResult:
+    """The network without its correction, then all of it."""
     params = image_fsq.init(config.seed, shape)
     # Steps that no run reaches: crops apart from those of training
-    start = np.concatenate([batch((1 << 40) + i, 16) for i in range(24)])
+    start = np.concatenate([_batch(config, config.train, pictures, (1 << 40) + i, 16) for i in range(24)])
     params = image_fsq.closed_form(params, start.astype(np.float32) / 127.5 - 1, shape)
+    correction = params.pop("correction", None)
+    first = replace(shape, correction_widths=(), correction_blocks=())
+    result = _train(config, config.train, first, params, pictures, out)
+    if config.correct is None:
+        return result
+    params = {**result.params, "correction": correction}
+    second = _train(config, config.correct, shape, params, pictures, out / "correct", _AFTER)
+    return replace(second, seconds=result.seconds + second.seconds)
+
+
+def _batch(config: ImageConfig, stage: ImageTrainConfig, pictures: Pictures, step: int, size: int) -> np.ndarray:
+    random = np.random.default_rng((config.seed, step))
+    return np.stack([random_crop(random, pictures.sets, stage.crop, stage.augment) for _ in range(size)])
+
+
+def _train(
+    config: ImageConfig,
+    settings: ImageTrainConfig,
+    shape: image_fsq.Config,
+    params: Any,
+    pictures: Pictures,
+    out: Path,
+    first_step: int = 0,
+) -> TrainResult:
+    def batch(step: int, size: int = settings.batch_size) -> np.ndarray:
+        return _batch(config, settings, pictures, first_step + step, size)
+
     held = jnp.asarray(np.stack(pictures.held_out[:_MOST_HELD]) if pictures.held_out else batch(1 << 41, 16))
     name = "validation" if pictures.held_out else "training"
 
@@ -129,20 +161,22 @@ def _train(config: ImageConfig, shape: image_fsq.Config, pictures: Pictures, out
         used = fsq.level_entropy(np.asarray(codes), shape.levels)
         return {f"{name}_psnr_db": float(each), f"{name}_ssim": float(similar), "level_entropy_bits": used}
 
-    identity = _identity(config, pictures)
+    identity = _identity(config, settings, shape, pictures)
     return train(config.name, params, loss, batch, settings.settings(), out, evaluate, True, identity)
 
 
-def _identity(config: ImageConfig, pictures: Pictures) -> dict[str, Any]:
+def _identity(
+    config: ImageConfig, settings: ImageTrainConfig, shape: image_fsq.Config, pictures: Pictures
+) -> dict[str, Any]:
     """What decides the weights beside the settings of training."""
     files = [file for data in pictures.reports for file in data.files] + pictures.held_files
     return {
         "seed": config.seed,
-        "network": config.network.model_dump(),
-        "batch_size": config.train.batch_size,
-        "crop": config.train.crop,
-        "ssim": config.train.ssim,
-        "augment": config.train.augment,
+        "network": {key: value for key, value in asdict(shape).items() if key != "levels" and value},
+        "batch_size": settings.batch_size,
+        "crop": settings.crop,
+        "ssim": settings.ssim,
+        "augment": settings.augment,
         "sets": [[data.name, data.weight, data.short_sides] for data in config.data],
         "training files": digest_of(files),
     }
@@ -167,6 +201,7 @@ def _card(
         settings={
             "seed": config.seed,
             **config.train.model_dump(),
+            **({"correct": config.correct.model_dump()} if config.correct else {}),
             "network": network,
             "weights_of_sets": {data.name: data.weight for data in config.data},
             "seconds": round(result.seconds),

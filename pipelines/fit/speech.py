@@ -71,7 +71,9 @@ def train_frames(
     sound, mask = crops(material.sets, (material.seed, _FIRST), 256, _FIRST_FRAMES, HOP, EDGE)
     whole = mask.min(1) > 0
     frames = np.asarray(jax.jit(speech_fsq.log_mel)(sound, filters))[whole if whole.any() else slice(None)]
-    start = speech_fsq.closed_form(speech_fsq.init(material.seed, config), frames, config)
+    # What is added to the books of another codec are the components that follow: each must be one of its own
+    fresh = before is None
+    start = speech_fsq.closed_form(speech_fsq.init(material.seed, config), frames, config, turned=fresh)
     if before is not None:
         start = speech_fsq.widened(before.params, start, before.network, config)
 

@@ -12,7 +12,7 @@ from tokenizer import checkpoints
 from tokenizer.audio import HOP, SAMPLE_RATE_HZ, WEIGHTS, log_mel
 from tokenizer.codec import Codes, Shape
 from tokenizer.codecs import load_codec
-from tokenizer.speech import _FRAMES, SpeechFsq, _context, _windows
+from tokenizer.speech import _FRAMES, SpeechFsq, _windows
 
 
 @pytest.fixture(scope="module", params=["speech-melfsq", "speech-melfsq2"])
@@ -51,9 +51,10 @@ def test_noise_at_full_scale_stays_in_range(codec: SpeechFsq) -> None:
     assert np.isfinite(back).all() and np.abs(back).max() <= 1
 
 
+@pytest.mark.parametrize("context", [14, 30])
 @pytest.mark.parametrize("count", [0, 1, 2, 255, 256, 257, 700])
-def test_windows_cover_every_frame_once_and_begin_with_a_group(codec: SpeechFsq, count: int) -> None:
-    windows = list(_windows(count, _context(codec.network, codec.head)))
+def test_windows_cover_every_frame_once_and_begin_with_a_group(codec: SpeechFsq, count: int, context: int) -> None:
+    windows = list(_windows(count, context))
     assert [frame for _, start, stop in windows for frame in range(start, stop)] == list(range(count))
     assert all(begin % codec.network.group == 0 and stop - begin <= _FRAMES for begin, _, stop in windows)
 

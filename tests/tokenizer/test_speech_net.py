@@ -1,5 +1,7 @@
 """The network of the speech codecs: groups, padding, and how more codebooks begin with the weights of fewer."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from tokenizer.nets import speech_fsq
 from tokenizer.nets.speech_fsq import Config
 
 SMALL = Config(width=8, encoder_blocks=(1,), decoder_blocks=(1, 2))
+CORRECTED = replace(SMALL, correction_width=8, correction_blocks=(1, 2))
 
 
 def frames(count: int, seed: int = 0) -> np.ndarray:
@@ -62,20 +65,32 @@ def test_padding_changes_nothing_however_long() -> None:
     np.testing.assert_allclose(short[:, :7], back[:, :7], atol=1e-3)
 
 
-def test_reach_is_as_far_as_a_frame_is_felt() -> None:
-    params, x = shaken(trained(SMALL)), frames(120)[:1]
+@pytest.mark.parametrize("config", [SMALL, CORRECTED])
+def test_reach_is_as_far_as_a_frame_is_felt(config: Config) -> None:
+    params, x = shaken(trained(config)), frames(120)[:1]
     changed = x.copy()
     changed[0, 60] += 5
     mask = np.ones((1, 120), np.float32)
-    z, other = (np.asarray(speech_fsq.latents(params, values, mask, SMALL)) for values in (x, changed))
+    z, other = (np.asarray(speech_fsq.latents(params, values, mask, config)) for values in (x, changed))
     felt = np.flatnonzero(np.abs(z - other).max(-1)[0] > 1e-6)
-    assert felt.min() >= 60 - SMALL.reach and felt.max() <= 60 + SMALL.reach
-    zq = np.zeros((1, 120, SMALL.dims), np.float32)
+    assert felt.min() >= 60 - config.encoder_reach and felt.max() <= 60 + config.encoder_reach
+    zq = np.zeros((1, 120, config.dims), np.float32)
     moved = zq.copy()
     moved[0, 60] = 1
-    far = [np.asarray(speech_fsq.decode_z(params, values, mask, SMALL)[1]) for values in (zq, moved)]
+    far = [np.asarray(speech_fsq.decode_z(params, values, mask, config)[1]) for values in (zq, moved)]
     felt = np.flatnonzero(np.abs(far[0] - far[1]).max(-1)[0] > 1e-6)
-    assert felt.min() >= 60 - SMALL.reach and felt.max() <= 60 + SMALL.reach
+    assert felt.min() >= 60 - config.decoder_reach and felt.max() <= 60 + config.decoder_reach
+
+
+def test_a_correction_moves_codes_and_is_trained_alone_through_what_is_missing() -> None:
+    """The decoder and the first encoder get no gradient through what the first codes decode to."""
+    params, x, mask = shaken(trained(CORRECTED)), frames(12), np.ones((4, 12), np.float32)
+    first = {name: part for name, part in params.items() if name != "correction"}
+    plain = speech_fsq.latents(first, x, mask, SMALL)
+    assert np.abs(np.asarray(speech_fsq.latents(params, x, mask, CORRECTED) - plain)).max() > 0.1
+    gradient = jax.grad(lambda p: speech_fsq.latents(p, x, mask, CORRECTED).sum())(params)
+    norms = {name: max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(part)) for name, part in gradient.items()}
+    assert norms["decoder"] == 0 and norms["correction"] > 0 and norms["encoder"] > 0
 
 
 def test_more_codebooks_begin_where_fewer_ended() -> None:
@@ -90,9 +105,23 @@ def test_more_codebooks_begin_where_fewer_ended() -> None:
     assert len(np.unique(wide[..., 1])) > 10  # the second book says something from the beginning
 
 
+def test_a_correction_and_fewer_encoder_blocks_begin_with_what_is_there() -> None:
+    deep = replace(SMALL, encoder_blocks=(1, 2))
+    before = shaken(trained(deep))
+    params = speech_fsq.widened(before, trained(CORRECTED), deep, CORRECTED)
+    assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, speech_fsq.init(0, CORRECTED))
+    np.testing.assert_array_equal(
+        params["encoder"]["block0"]["conv"]["kernel"], before["encoder"]["block0"]["conv"]["kernel"]
+    )
+    again = speech_fsq.widened(params, trained(CORRECTED), CORRECTED, CORRECTED)
+    np.testing.assert_array_equal(again["correction"]["stem"]["kernel"], params["correction"]["stem"]["kernel"])
+
+
 def test_another_network_cannot_be_widened() -> None:
     other = Config(width=16)
-    with pytest.raises(ValueError, match="only the number of books may differ"):
+    with pytest.raises(
+        ValueError, match="only the number of books, fewer encoder_blocks and the correction may differ"
+    ):
         speech_fsq.widened(trained(SMALL), trained(SMALL), SMALL, other)
 
 

@@ -3,6 +3,8 @@
 Encoder: 4x4 pixels to channels, residual blocks at 1/4, 1/8 and so on, five numbers a code. Decoder: the mirror image.
 Beside both runs a linear path in closed form (principal components of the patch of a code in, ridge regression from 3x3
 codes out), so that training begins at the quality of the best linear codec: worth about ten times the compute.
+An encoder may correct itself: it decodes its own codes, and a second network moves them by what is still missing, so
+that a code makes up for the rounding of its neighbours (0.2 dB after 300 steps: docs/log.md).
 Images are float32 [B, H, W, 3] in [-1, 1], H and W multiples of `Config.step`; codes int32 [B, H/step, W/step].
 """
 
@@ -18,6 +20,7 @@ import numpy as np
 from tokenizer.nets import fsq
 
 _PATCH = 4  # pixels each way that the first layer takes together
+_LOUDER = 4.0  # what is missing after the first codes, brought to about the spread of pixels
 
 # Of `search`, Adam's (measured on the seven photographs: rates of 0.03 and 0.08, of latents whose spread is about 1)
 _RATE, _KEEP, _KEEP_SQUARE = 0.03, 0.8, 0.95
@@ -25,19 +28,26 @@ _RATE, _KEEP, _KEEP_SQUARE = 0.03, 0.8, 0.95
 
 @dataclass(frozen=True)
 class Config:
-    """Widths at 1/4, 1/8, ... of the picture, and the number of residual blocks at each, encoder and decoder.
-    ValueError where these are not of one length."""
+    """Widths at 1/4, 1/8, ... of the picture, and the number of residual blocks at each, encoder and decoder; the same
+    of the network that corrects the encoder, none where empty. ValueError where these are not of one length."""
 
     levels: tuple[int, ...] = fsq.LEVELS
     widths: tuple[int, ...] = (64, 96, 160)
     encoder_blocks: tuple[int, ...] = (0, 1, 2)
     decoder_blocks: tuple[int, ...] = (1, 2, 2)
+    correction_widths: tuple[int, ...] = ()
+    correction_blocks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < len(self.widths) == len(self.encoder_blocks) == len(self.decoder_blocks):
             raise ValueError(
                 f"widths {list(self.widths)}, encoder_blocks {list(self.encoder_blocks)} and decoder_blocks"
                 f" {list(self.decoder_blocks)} need one number for each resolution: 1/4, 1/8 and so on"
+            )
+        if not len(self.correction_widths) == len(self.correction_blocks) in (0, len(self.widths)):
+            raise ValueError(
+                f"correction_widths {list(self.correction_widths)} and correction_blocks {list(self.correction_blocks)}"
+                f" need one number for each of {len(self.widths)} resolutions, or none"
             )
 
     @property
@@ -55,7 +65,7 @@ def init(seed: int, config: Config = Config()) -> dict[str, Any]:
         kernel = random.normal(0.0, gain / np.sqrt(size * size * inputs), (size, size, inputs, outputs))
         return {"kernel": kernel.astype(np.float32), "bias": np.zeros(outputs, np.float32)}
 
-    def blocks(counts: tuple[int, ...]) -> dict[str, Any]:
+    def blocks(widths: tuple[int, ...], counts: tuple[int, ...]) -> dict[str, Any]:
         return {
             f"level{i}": {
                 f"block{j}": {"conv": conv(3, width, width, 1.4), "mix": conv(1, width, width, 0.0)}
@@ -66,22 +76,31 @@ def init(seed: int, config: Config = Config()) -> dict[str, Any]:
         }
 
     changes = range(1, len(widths))
-    return {
+    params = {
         "encoder": {
             "stem": conv(3, 3 * _PATCH**2, widths[0]),
             **{f"down{i}": conv(1, 4 * widths[i - 1], widths[i]) for i in changes},
             "head": conv(1, widths[-1], dims, 0.1),
             "skip": conv(1, pixels, dims, 0.0),
-            **blocks(config.encoder_blocks),
+            **blocks(widths, config.encoder_blocks),
         },
         "decoder": {
             "stem": conv(3, dims, widths[-1]),
             **{f"up{i}": conv(1, widths[i], 4 * widths[i - 1]) for i in reversed(changes)},
             "head": conv(3, widths[0], 3 * _PATCH**2, 0.1),
             "skip": conv(3, dims, pixels, 0.0),
-            **blocks(config.decoder_blocks),
+            **blocks(widths, config.decoder_blocks),
         },
     }
+    if looks := config.correction_widths:
+        params["correction"] = {
+            "stem": conv(3, 3 * _PATCH**2, looks[0]),
+            **{f"down{i}": conv(1, 4 * looks[i - 1], looks[i]) for i in changes},
+            "given": conv(1, 2 * dims, looks[-1]),
+            "head": conv(1, looks[-1], dims, 0.1),
+            **blocks(looks, config.correction_blocks),
+        }
+    return params
 
 
 def shapes(config: Config = Config()) -> dict[str, Any]:
@@ -93,12 +112,26 @@ def shapes(config: Config = Config()) -> dict[str, Any]:
 def latents(params: dict[str, Any], images: jax.Array, config: Config = Config()) -> jax.Array:
     """float32 [B, H, W, 3] -> z float32 [B, H/step, W/step, dims], before quantisation."""
     p = params["encoder"]
+    x = _to_codes(p, images, config.encoder_blocks)
+    z = _conv(p["head"], jax.nn.silu(x)) + _conv(p["skip"], to_channels(images, config.step))
+    if not config.correction_widths:
+        return z
+    p = params["correction"]
+    # What the first codes decode to is given: neither the decoder nor the first encoder is trained through it
+    zq = jax.lax.stop_gradient(fsq.quantize(z, config.levels)[0])
+    missing = images - jax.lax.stop_gradient(decode_z(params, zq, config))
+    x = _to_codes(p, _LOUDER * missing, config.correction_blocks, _conv(p["given"], jnp.concatenate([z, zq], -1)))
+    return z + _conv(p["head"], jax.nn.silu(x))
+
+
+def _to_codes(p: dict[str, Any], images: jax.Array, counts: tuple[int, ...], given: jax.Array | float = 0) -> jax.Array:
+    """Pixels down to the resolution of codes; `given` is added there before the blocks."""
     x = _conv(p["stem"], to_channels(images, _PATCH))
-    for i, count in enumerate(config.encoder_blocks):
+    for i, count in enumerate(counts):
         if i:
             x = _conv(p[f"down{i}"], to_channels(x, 2))
-        x = _blocks(p, i, x, count)
-    return _conv(p["head"], jax.nn.silu(x)) + _conv(p["skip"], to_channels(images, config.step))
+        x = _blocks(p, i, x + given if i == len(counts) - 1 else x, count)
+    return x
 
 
 def encode(params: dict[str, Any], images: jax.Array, config: Config = Config()) -> jax.Array:
@@ -156,17 +189,8 @@ def closed_form(params: dict[str, Any], crops: np.ndarray, config: Config = Conf
     dims = len(config.levels)
     patches = np.asarray(to_channels(jnp.asarray(crops), config.step))  # [N, h, w, 3*step*step]
     flat = patches.reshape(-1, patches.shape[-1]).astype(np.float64)
-    mean = flat.mean(0)
-    values, vectors = np.linalg.eigh(np.cov(flat - mean, rowvar=False))
-    values, vectors = values[::-1][:dims], vectors[:, ::-1][:, :dims]
-    vectors = vectors * np.where(vectors.sum(0) < 0, -1.0, 1.0)  # eigenvectors have no sign of their own
-    # Turned, so that the numbers of a code have about equal shares of the variance: all components then come back with
-    # one error, where each number a component of its own would give the largest the largest (worth 0.9 dB here, and
-    # 0.36 after 300 steps: docs/log.md). Flat or gray pictures have fewer components: those that are missing stay small
-    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(dims, dims)))[0]
-    spread = np.sqrt(np.maximum(turn.T**2 @ values, 1e-6 * values[0] + 1e-12))
-    vectors = vectors @ turn / spread
-    enter = {"kernel": vectors[None, None].astype(np.float32), "bias": (-mean @ vectors).astype(np.float32)}
+    vectors, bias = fsq.components(flat, dims)
+    enter = {"kernel": vectors[None, None].astype(np.float32), "bias": bias.astype(np.float32)}
     zq = np.asarray(fsq.quantize(_conv(enter, jnp.asarray(patches)), config.levels)[0], np.float64)
     h, w = zq.shape[1:3]
     padded = np.pad(zq, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -179,7 +203,8 @@ def closed_form(params: dict[str, Any], crops: np.ndarray, config: Config = Conf
         "kernel": solved[:-1].reshape(3, 3, dims, -1).astype(np.float32),
         "bias": solved[-1].astype(np.float32),
     }
-    return {"encoder": {**params["encoder"], "skip": enter}, "decoder": {**params["decoder"], "skip": leave}}
+    linear = {"encoder": {**params["encoder"], "skip": enter}, "decoder": {**params["decoder"], "skip": leave}}
+    return {**params, **linear}
 
 
 def to_channels(x: jax.Array, n: int) -> jax.Array:

@@ -4,7 +4,8 @@ Encoder: log-mel frames of the sound -> residual convolutions -> numbers, five a
 residual convolutions -> log-mel frames (`sound_head` makes sound of them). Two frames are coded together: the ten
 numbers of their two codes may hold what the frames have in common once. That is worth more than any other choice here:
 log-mel L1 0.427 against 0.497 after the same 1,000 steps (five frames together: 0.482). As in `melfsq`, a linear path
-in closed form runs beside encoder and decoder, so that training begins at the best linear codec.
+in closed form runs beside encoder and decoder, so that training begins at the best linear codec. An encoder may correct
+itself, as that of `image_fsq`: it decodes its own codes, and a second network moves them by what is still missing.
 
 Sound is float32 [B, EDGE + 320 T + EDGE]: T frames (a multiple of the group) with the samples around them that the
 outer frames' windows reach; a mask [B, T] says which frames are there. Codes do not depend on how far a clip was
@@ -13,7 +14,7 @@ padded. Everything is float32.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -29,6 +30,8 @@ EDGE = (WINDOW - HOP) // 2  # samples that the first frame's window reaches befo
 # Log-mel frames of speech have about this mean and spread: what the networks see and give is without them
 MEAN, SPREAD = -5.0, 2.2
 
+_STEM = 5  # frames that an encoder's first layer takes together
+_LOUDER = 4.0  # what is missing after the first codes, brought to about the spread of frames
 _SILENCE = 1e-5  # magnitudes below it count as silence
 # The linear path reads frames made small, as in `melfsq`, where it is measured
 _GENTLE = 0.1
@@ -36,7 +39,8 @@ _GENTLE = 0.1
 
 @dataclass(frozen=True)
 class Config:
-    """Codebooks, bands of a frame, widths, and the dilations of the residual blocks."""
+    """Codebooks, bands of a frame, widths, and the dilations of the residual blocks; `correction_blocks` are those of
+    the network that corrects the encoder, none where empty."""
 
     levels: tuple[int, ...] = fsq.LEVELS  # of each codebook
     books: int = 1
@@ -45,6 +49,8 @@ class Config:
     width: int = 192
     encoder_blocks: tuple[int, ...] = (1, 2, 4)
     decoder_blocks: tuple[int, ...] = (1, 2, 4, 1, 2)
+    correction_width: int = 128
+    correction_blocks: tuple[int, ...] = ()
 
     @property
     def dims(self) -> int:
@@ -52,18 +58,25 @@ class Config:
         return self.books * len(self.levels)
 
     @property
-    def reach(self) -> int:
-        """Frames each side that a code, or a decoded frame, can depend on."""
-        return 2 * self.group + max(sum(self.encoder_blocks) + 2, sum(self.decoder_blocks))
+    def encoder_reach(self) -> int:
+        """Frames each side that a code can depend on."""
+        reach = 2 * self.group + sum(self.encoder_blocks) + _STEM // 2
+        correction = self.decoder_reach + sum(self.correction_blocks) + _STEM // 2
+        return reach + correction if self.correction_blocks else reach
+
+    @property
+    def decoder_reach(self) -> int:
+        """Frames each side that a decoded frame can depend on."""
+        return 2 * self.group + sum(self.decoder_blocks)
 
 
 def init(seed: int, config: Config = Config()) -> dict[str, Any]:
     """Random weights; a residual block starts as the identity and the linear path as zero (see `closed_form`)."""
     random = np.random.default_rng(seed)
     bands, width, group, dims = config.bands, config.width, config.group, config.dims
-    return {
+    params = {
         "encoder": {
-            "stem": init_conv(random, 5, bands, width),
+            "stem": init_conv(random, _STEM, bands, width),
             "head": init_conv(random, 1, group * width, group * dims, 0.1),
             "skip": init_conv(random, 1, group * bands, group * dims, 0.0),
             **init_blocks(random, width, config.encoder_blocks),
@@ -75,6 +88,14 @@ def init(seed: int, config: Config = Config()) -> dict[str, Any]:
             **init_blocks(random, width, config.decoder_blocks),
         },
     }
+    if config.correction_blocks:
+        params["correction"] = {
+            "stem": init_conv(random, _STEM, bands, look := config.correction_width),
+            "given": init_conv(random, 1, 2 * group * dims, group * look),
+            "head": init_conv(random, 1, group * look, group * dims, 0.1),
+            **init_blocks(random, look, config.correction_blocks),
+        }
+    return params
 
 
 def log_mel(sound: jax.Array, filters: jax.Array) -> jax.Array:
@@ -88,7 +109,16 @@ def latents(params: dict[str, Any], frames: jax.Array, mask: jax.Array, config: 
     x = (frames - MEAN) / SPREAD * mask[..., None]
     y = jax.nn.silu(blocks(p, conv(p["stem"], x, mask), mask, config.encoder_blocks)) * mask[..., None]
     z = conv(p["head"], _together(y, config.group)) + conv(p["skip"], _GENTLE * _together(x, config.group))
-    return _apart(z, config.group)
+    if not config.correction_blocks:
+        return _apart(z, config.group)
+    p = params["correction"]
+    # What the first codes decode to is given: neither the decoder nor the first encoder is trained through it
+    zq = jax.lax.stop_gradient(quantize(_apart(z, config.group), config)[0])
+    missing = frames - jax.lax.stop_gradient(decode_z(params, zq, mask, config)[1])
+    given = conv(p["given"], jnp.concatenate([z, _together(zq, config.group)], -1))
+    y = conv(p["stem"], _LOUDER / SPREAD * missing, mask) + _apart(given, config.group)
+    y = jax.nn.silu(blocks(p, y, mask, config.correction_blocks)) * mask[..., None]
+    return _apart(z + conv(p["head"], _together(y, config.group)), config.group)
 
 
 def quantize(z: jax.Array, config: Config = Config()) -> tuple[jax.Array, jax.Array]:
@@ -114,17 +144,16 @@ def decode_z(
     return hidden, SPREAD * x + MEAN
 
 
-def closed_form(params: dict[str, Any], frames: np.ndarray, config: Config = Config()) -> dict[str, Any]:
-    """Set the linear paths from clips of log-mel frames float32 [N, T, bands]."""
+def closed_form(
+    params: dict[str, Any], frames: np.ndarray, config: Config = Config(), turned: bool = True
+) -> dict[str, Any]:
+    """Set the linear paths from clips of log-mel frames float32 [N, T, bands]; see `fsq.components`."""
     dims, group = config.dims * config.group, config.group
     frames = (frames - MEAN) / SPREAD
     together = frames.reshape(len(frames), -1, group * config.bands)  # [N, T / group, group * bands]
     flat = together.reshape(-1, together.shape[-1]).astype(np.float64)
-    mean = _GENTLE * flat.mean(0)
-    values, vectors = np.linalg.eigh(np.cov(_GENTLE * flat - mean, rowvar=False))
-    vectors = vectors[:, ::-1][:, :dims] / np.sqrt(values[::-1][:dims])
-    vectors = vectors * np.where(vectors.sum(0) < 0, -1.0, 1.0)  # eigenvectors have no sign of their own
-    enter = {"kernel": vectors[None].astype(np.float32), "bias": (-mean @ vectors).astype(np.float32)}
+    vectors, bias = fsq.components(_GENTLE * flat, dims, turned)
+    enter = {"kernel": vectors[None].astype(np.float32), "bias": bias.astype(np.float32)}
     z = conv(enter, jnp.asarray(_GENTLE * together))
     zq = np.asarray(_together(quantize(_apart(z, group), config)[0], group), np.float64)
     features = _views(zq, 1).reshape(-1, 3 * dims)
@@ -135,16 +164,33 @@ def closed_form(params: dict[str, Any], frames: np.ndarray, config: Config = Con
         "kernel": solved[:-1].reshape(3, dims, -1).astype(np.float32),
         "bias": solved[-1].astype(np.float32),
     }
-    return {"encoder": {**params["encoder"], "skip": enter}, "decoder": {**params["decoder"], "skip": leave}}
+    linear = {"encoder": {**params["encoder"], "skip": enter}, "decoder": {**params["decoder"], "skip": leave}}
+    return {**params, **linear}
 
 
 def widened(params: dict[str, Any], fresh: dict[str, Any], old: Config, new: Config) -> dict[str, Any]:
-    """`params` of fewer codebooks as a start for more. The books that are there keep their weights; the others read the
-    principal components that follow, out of what `closed_form` gave as `fresh`; at first the decoder reads none of
-    them.
+    """`params` of a smaller or simpler codec as a start for another, whose own start is `fresh`.
+
+    More codebooks: those that are there keep their weights; the others read the principal components that follow, out
+    of what `closed_form` gave, and at first the decoder reads none of them. Fewer encoder blocks: the last are dropped.
+    A correction that `params` has not, or has for fewer books, is that of `fresh`. ValueError for other differences.
     """
-    if (new.group, new.bands, new.width, new.levels) != (old.group, old.bands, old.width, old.levels):
-        raise ValueError(f"cannot start a network {new} from the weights of {old}: only the number of books may differ")
+    same = replace(
+        old,
+        books=new.books,
+        encoder_blocks=old.encoder_blocks[: len(new.encoder_blocks)],
+        correction_width=new.correction_width,
+        correction_blocks=new.correction_blocks,
+    )
+    if same != new:
+        raise ValueError(
+            f"cannot start a network {new} from the weights of {old}: only the number of books, fewer encoder_blocks"
+            " and the correction may differ"
+        )
+    dropped = {f"block{i}" for i in range(len(new.encoder_blocks), len(old.encoder_blocks))}
+    params = {**params, "encoder": {name: part for name, part in params["encoder"].items() if name not in dropped}}
+    if new.correction_blocks and old != new:
+        params["correction"] = fresh["correction"]
     size = new.dims - old.dims
     seen = np.arange(new.group * new.dims) % new.dims < old.dims  # of the numbers of a group, those of the old books
     order = np.zeros(new.group * new.dims, int)  # place -> principal component
@@ -163,10 +209,11 @@ def widened(params: dict[str, Any], fresh: dict[str, Any], old: Config, new: Con
         kernel[:, seen] = was["kernel"]
         return {"kernel": kernel, "bias": np.array(was["bias"])}
 
-    return {
+    wider = {
         "encoder": {**params["encoder"], "head": enter("head"), "skip": enter("skip")},
         "decoder": {**params["decoder"], "stem": leave("stem"), "skip": leave("skip")},
     }
+    return {**wider, **({"correction": params["correction"]} if new.correction_blocks else {})}
 
 
 def _together(x: jax.Array, group: int) -> jax.Array:

@@ -89,6 +89,28 @@ def test_a_network_of_its_own_resolution_and_wrong_ones(config: Path, tmp_path: 
         fit_image(config, tmp_path / "other")
 
 
+def test_an_encoder_that_corrects_itself_is_trained_after_one_that_does_not(config: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    correct = "[correct]\nsteps = 2\nbatch_size = 2\ncrop = 64\n[[data]]"
+    text = CONFIG.replace("[train]", "correction_widths = [8, 8, 8]\ncorrection_blocks = [0, 0, 1]\n[train]")
+    config.write_text(text.replace("[[data]]", correct))
+    fit_image(config, tmp_path / "out")
+    codec = ImageFsq.load("toy", 1, tmp_path / "out")
+    assert codec.config.correction_widths == (8, 8, 8)
+    assert float(np.abs(codec.params["correction"]["level2"]["block0"]["mix"]["kernel"]).max()) > 0  # it has learnt
+    card = json.loads((tmp_path / "out" / "toy-1.json").read_text())
+    assert card["settings"]["correct"]["steps"] == 2
+    again = fit_image(config, tmp_path / "out")  # both trainings are over: nothing is learnt again
+    assert again["psnr_db"] == pytest.approx(card["figures"][next(iter(card["figures"]))]["psnr_db"], abs=1e-3)
+    for wrong in (text, CONFIG.replace("[[data]]", correct)):
+        config.write_text(wrong)
+        with pytest.raises(UserError, match=r"\[correct\] and the correction_widths of \[network\] go together"):
+            fit_image(config, tmp_path / "other")
+    config.write_text(text.replace("correction_blocks = [0, 0, 1]", "correction_blocks = [1]"))
+    with pytest.raises(UserError, match="one number for each of 3 resolutions, or none"):
+        fit_image(config, tmp_path / "other")
+
+
 def test_crops_in_other_colours_are_crops_still_and_the_same_for_the_same_step() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     crops = [
