@@ -101,6 +101,11 @@ class LimitOptions(_Table):
     max_frames: int = Field(default=500_000, ge=1, description="frames decoded of a video")
     max_bytes: int = Field(default=4 << 30, ge=1, description="of a media file")
     stuck_seconds: float = Field(default=300.0, gt=0, description="a decoder that takes longer is killed")
+    worker_bytes: int = Field(
+        default=8 << 30,
+        ge=1 << 28,
+        description="memory of a worker process (Linux); a document that takes more, alone, is left out",
+    )
 
 
 class ShardOptions(_Table):
