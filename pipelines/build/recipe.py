@@ -103,7 +103,7 @@ class LimitOptions(_Table):
     stuck_seconds: float = Field(default=300.0, gt=0, description="a decoder that takes longer is killed")
     worker_bytes: int = Field(
         default=8 << 30,
-        ge=1 << 28,
+        ge=1,
         description="memory of a worker process (Linux); a document that takes more, alone, is left out",
     )
 

@@ -1,4 +1,4 @@
-"""kill -9 at any moment: whatever was done stays done, nothing is done twice, and the dataset is the one it would be."""
+"""kill -9 at any moment: what was done stays done, nothing is done twice, and the dataset is the one it would be."""
 
 from __future__ import annotations
 
