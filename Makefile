@@ -67,6 +67,7 @@ bench: $(BENCH_VENV)/.installed  ## the loader against others and the limit, its
 	$(BENCH)/python benchmarks/remote.py
 	$(BENCH)/python benchmarks/layouts.py
 	$(BENCH)/python benchmarks/codecs.py
+	$(BENCH)/python benchmarks/executors.py
 
 clean:  ## remove what make wrote
 	rm -rf $(VENV) $(BENCH_VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def cluster() -> Iterator[Any]:
 
 
 def processes(words: str) -> list[int]:
-    """Of the commands that begin with or hold these words, of this test's own children's children."""
+    """The processes whose command line holds these words."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -88,8 +88,7 @@ def test_a_cluster_that_loses_workers_and_a_node_gives_the_bytes_of_a_local_buil
     met: list[str] = []
 
     def wait_for_units(count: int) -> None:
-        while len(list(out.glob(".work/encode/*/*.done.json"))) < count:
-            time.sleep(0.02)
+        wait_until(lambda: len(list(out.glob(".work/encode/*/*.done.json"))) >= count)
 
     def kill() -> None:
         wait_for_units(1)
@@ -108,7 +107,7 @@ def test_a_cluster_that_loses_workers_and_a_node_gives_the_bytes_of_a_local_buil
     report = build(toy_recipe(media), out, executor="ray", progress=False, load=load_toy)
     killer.join(60)
     assert met == ["a worker", "Ray's process", "a node"]
-    assert sum(node["Alive"] for node in ray.nodes()) == 2  # the head and one
+    wait_until(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)  # the head and one, as soon as Ray knows
     assert tree(out) == tree(tmp_path / "local")
     assert report.dropped == {"cannot decode": 1, "crashed its worker": 1} and report.peak_bytes > 0
     lines = {line["uri"]: line for line in read_ledger(out / "ledger" / "pictures.jsonl")}
@@ -123,6 +122,13 @@ def test_a_cluster_that_loses_workers_and_a_node_gives_the_bytes_of_a_local_buil
             pool.run([Task("x", toy_build.fail, None)])
         with pytest.raises(RunError, match="unit y lost its node or Ray's process 8 times"):
             pool.run([Task("y", toy_build.kill_parent, None)])
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 120.0) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it never came to that"
+        time.sleep(0.02)
 
 
 def cmdline(pid: int) -> str:
