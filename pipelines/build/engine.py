@@ -42,6 +42,7 @@ from pipelines.build.shuffle import PLAN, ShuffleArgs, shuffle
 from pipelines.build.units import Unit, fingerprint_of, read_marker, run_unit, write_json
 from pipelines.config import nearest
 from pipelines.ingest.sources import open_source
+from pipelines.look.build_page import write_build_page
 from tokenizer.codec import CodecSpec
 from tokenizer.codecs import CodecFile, FileCodecs, load_codec
 
@@ -62,7 +63,7 @@ def build(
     load: encode.LoadCodec = load_codec,
     open: stages.OpenSource = open_source,
 ) -> BuildReport:
-    """Build the dataset of `recipe` in `out` and return the report, which is also OUT/report.json.
+    """Build the dataset of `recipe` in `out` and return the report, which is also OUT/report.json and OUT/report.html.
 
     workers: processes, 0 for one a core; they never change the output. dry_run, explain: say what there is to do, and
     write nothing. load, open: where codecs and sources come from, module-level functions (they travel to workers).
@@ -150,6 +151,8 @@ class _Build:
             self._run(stage, stale)
         for source in alive:
             source.markers[stage] = [_marker(unit) for unit in source.units[stage]]
+            row = next(row for row in self.rows if (row.stage, row.source) == (stage, source.name))
+            row.seconds = round(sum(marker["seconds"] for marker in source.markers[stage]), 3)
 
     def _stopped(self, source: BuildSource) -> bool:
         return self.explain and any(row.source == source.name and row.stale for row in self.rows)
@@ -332,6 +335,7 @@ def _close(report: BuildReport, out: Path, seconds: float) -> BuildReport:
     report.seconds = round(seconds, 3)
     report.documents_per_second = round(report.total("documents") / max(seconds, 1e-9), 3)
     write_json(out / "report.json", report.to_json())
+    write_build_page(out)
     return report
 
 
