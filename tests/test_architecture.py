@@ -25,6 +25,8 @@ HOMES = {
     "av": ("pipelines/ingest/", "pipelines/fit/recordings.py", "pipelines/fit/heard.py"),
     "selectolax": ("pipelines/ingest/html.py", "pipelines/fit/text_sources.py"),
     "pysubs2": ("pipelines/ingest/",),
+    "pypdfium2": ("pipelines/ingest/pdf.py",),
+    "warcio": ("pipelines/ingest/warc.py",),
     "typer": ("pipelines/cli.py",),
     "click": ("pipelines/cli.py",),
     "fsspec": ("mmdata/remote.py",),

@@ -212,9 +212,16 @@ def matches(path: str, globs: Iterable[str]) -> bool:
 
 
 def uri_of(path: str, fragment: str = "") -> str:
-    """The path as printable text: bytes of a name that are not UTF-8 become \\xNN."""
-    clean = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return f"{clean}#{fragment}" if fragment else clean
+    """The path, and what names a record in it, as printable text: bytes of a name that are not UTF-8 become \\xNN."""
+    return f"{_printable(path)}#{_printable(fragment)}" if fragment else _printable(path)
+
+
+def _printable(name: str) -> str:
+    try:
+        clean = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte, in a name that a record gives
+        clean = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return re.sub(r"[\x00-\x1f\x7f]", lambda control: f"\\x{ord(control[0]):02x}", clean)
 
 
 def language_tag(word: str) -> str:
