@@ -32,7 +32,7 @@ HOMES = {
     "fsspec": ("mmdata/remote.py",),
     "grain": ("mmdata/read_ahead.py", "mmdata/testing.py"),
     "array_record": ("mmdata/shards.py", "mmdata/media.py"),
-    "tensorflow_datasets": ("mmdata/",),
+    "tensorflow_datasets": ("mmdata/", "pipelines/ingest/tfds.py"),
     "sentencepiece": ("tokenizer/text.py", "pipelines/fit/text.py"),
     "tokenizers": ("tokenizer/text_hf.py",),
     "orbax": ("pipelines/train/checkpoint.py",),

@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, ClassVar
 
 from pipelines.ingest.document import Document, Dropped
-from pipelines.ingest.files import kind_of, read_text
-from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, settings_of, uri_of
+from pipelines.ingest.files import read_text
+from pipelines.ingest.folder import Folder, settings_of, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, Meter, one_line, opened
 from pipelines.ingest.parquet import guarded, plain_rows, weight_of
-from pipelines.ingest.rows import RowOptions, Rows
+from pipelines.ingest.rows import RowOptions, Rows, leftovers_of
 from pipelines.ingest.source import Input
 
 _FILES = (".arrow",)
@@ -66,16 +66,9 @@ class ArrowSource:
             yield Dropped(self.name, uri_of(path), "ingest", error.reason, error.detail)
 
     def leftovers(self) -> list[Dropped]:
-        inputs = self.inputs()
-        media = frozenset(path for path in self.folder.files if kind_of(path))
-        claimed = {file for input in inputs for file in input.files}
-        claimed |= {path for path in self.folder.files if PurePosixPath(path).name == _TOP}
-        for input in inputs if media else ():  # only then do the rows have to be read for what they refer to
-            for found in self.read(input):
-                for part in found.parts if isinstance(found, Document) else ():
-                    if part.path is not None:
-                        claimed.add(part.path.relative_to(self.root).as_posix())
-        return self.folder.leftovers(self.name, claimed, lambda path: UNREFERRED if path in media else NO_SOURCE)
+        own = {file for input in self.inputs() for file in input.files}
+        own |= {path for path in self.folder.files if PurePosixPath(path).name == _TOP}
+        return leftovers_of(self, sorted(own))
 
     def _beside(self, path: str) -> tuple[str, ...]:
         here = PurePosixPath(path).parent

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipelines.ingest.document import Document, Dropped
-from pipelines.ingest.files import kind_of
-from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, settings_of, uri_of
+from pipelines.ingest.folder import Folder, settings_of, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, Limits, MediaError, Meter, one_line, opened
-from pipelines.ingest.rows import RowOptions, Rows
+from pipelines.ingest.rows import RowOptions, Rows, leftovers_of
 from pipelines.ingest.source import Input
 
 _FILES = (".parquet", ".pq", ".parq")
@@ -59,34 +58,36 @@ class ParquetSource:
         path, number = input.files[0], int(input.path.rpartition("#")[2])
         try:
             with opened(self.folder.path(path), self.limits) as file:
-                size = file.seek(0, os.SEEK_END)
-                meter = Meter(self.limits.max_unpacked(size), f"unpacked of {size:,}")
-                table, groups = _open(file, size, number)
-                for group in groups:
+                for group, found in table_groups(file, self.limits, number):
                     rows = Rows(self.name, self.folder, self.limits, self._options, path, f"{group}:")
-                    yield from rows.documents(_rows(table, group, meter))
+                    yield from rows.documents(found)
         except MediaError as error:
             yield Dropped(self.name, uri_of(path, f"range {number}"), "ingest", error.reason, error.detail)
 
     def leftovers(self) -> list[Dropped]:
-        files = self.folder.of_suffix(_FILES)
-        media = frozenset(path for path in self.folder.files if kind_of(path))
-        claimed = set(files)
-        if media:  # only then do the rows have to be read for what they refer to
-            for input in self.inputs():
-                claimed.update(self._referred(input))
-        return self.folder.leftovers(self.name, claimed, lambda path: UNREFERRED if path in media else NO_SOURCE)
+        return leftovers_of(self, self.folder.of_suffix(_FILES))
 
     @property
     def _options(self) -> RowOptions:
         assert isinstance(self.folder.options, RowOptions)
         return self.folder.options
 
-    def _referred(self, input: Input) -> Iterator[str]:
-        for found in self.read(input):
-            for part in found.parts if isinstance(found, Document) else ():
-                if part.path is not None and part.path.is_relative_to(self.root):
-                    yield part.path.relative_to(self.root).as_posix()
+
+def table_groups(file: Any, limits: Limits, number: int) -> Iterator[tuple[int, Iterator[tuple[str, Any]]]]:
+    """(row group, its rows as (fragment, row or why there is none)) of range `number`. Raises MediaError."""
+    size = file.seek(0, os.SEEK_END)
+    meter = Meter(limits.max_unpacked(size), f"unpacked of {size:,} (max_expansion)")
+    table, groups = _open(file, size, number)
+    for group in groups:
+        yield group, _rows(table, group, meter)
+
+
+def table_rows(file: Any, limits: Limits) -> Iterator[tuple[str, Any]]:
+    """The rows of a whole file, as those of one of its groups are. Raises MediaError."""
+    size = file.seek(0, os.SEEK_END)
+    for number in range(max(1, -(-size // _RANGE))):
+        for _, rows in table_groups(file, limits, number):
+            yield from rows
 
 
 def _open(file: Any, size: int, number: int) -> tuple[Any, list[int]]:

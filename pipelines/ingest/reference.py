@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mmdata.commit import sha256_of
+from pipelines.ingest.address import host_of, split_address
 from pipelines.ingest.document import Dropped, Part
-from pipelines.ingest.files import REMOTE, data_address, kind_of
+from pipelines.ingest.files import REMOTE, data_address
 from pipelines.ingest.folder import OUTSIDE, Folder, uri_of
 from pipelines.ingest.media import EMPTY, MISSING, Limits, MediaError
 
@@ -50,7 +51,7 @@ class References:
         """The file of the folder that a reference means, if it means one."""
         if not _REMOTE.match(address):
             return self.folder.resolve(base, address)
-        parsed = _split(address) if self.mirror else None
+        parsed = split_address(address) if self.mirror else None
         if parsed is None:
             return None
         path = urllib.parse.unquote(parsed.path.lstrip("/"))
@@ -70,28 +71,10 @@ class References:
         raise MediaError(MISSING, f"not in the mirror, in {uri}") if self.mirror else MediaError(REMOTE, f"in {uri}")
 
 
-def host_of(uri: str) -> str:
-    """The host of a remote address in the ledger, "" of anything else.
-
-    >>> host_of("https://Example.org:80/a.png"), host_of("a/b.html")
-    ('example.org', '')
-    """
-    parsed = _split(uri) if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|//", uri) else None
-    return (parsed.hostname or "") if parsed is not None else ""
-
-
 def lost_by_host(dropped: Iterable[Dropped]) -> dict[str, int]:
     """How many media could not be had of each host."""
     lost = (host_of(line.uri) for line in dropped if line.reason in (REMOTE, MISSING, DIGEST))
     return dict(sorted(Counter(host for host in lost if host).items()))
-
-
-def kind_of_address(address: str) -> str:
-    """image, audio or video by an address's ending or type; an image where it does not say."""
-    if address.startswith("data:"):
-        kind = address[5:].split("/")[0].lower()
-        return kind if kind in ("image", "audio", "video") else "image"
-    return kind_of(address.split("#")[0].split("?")[0]) or "image"
 
 
 def check_digest(part: Part, sha256: str) -> None:
@@ -114,12 +97,3 @@ def _climbs(base: str, address: str) -> bool:
         if depth < 0:
             return True
     return False
-
-
-def _split(address: str) -> urllib.parse.SplitResult | None:
-    try:
-        parsed = urllib.parse.urlsplit(address)
-        parsed.hostname  # noqa: B018  (raises on a broken one)
-    except ValueError:
-        return None
-    return parsed

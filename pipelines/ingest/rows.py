@@ -16,8 +16,8 @@ from pydantic import Field
 
 from mmdata.catalog import QUALITY
 from pipelines.ingest.document import Document, Dropped, Part
-from pipelines.ingest.files import has_surrogate
-from pipelines.ingest.folder import Folder, language_tag, uri_of
+from pipelines.ingest.files import has_surrogate, kind_of
+from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, Limits, MediaError, Meter
 from pipelines.ingest.reference import References, check_digest
 from pipelines.ingest.source import CommonOptions
@@ -123,6 +123,18 @@ class Rows:
             return part
         except MediaError as error:
             return Dropped(self.source, uri, "ingest", error.reason, error.detail)
+
+
+def leftovers_of(source: Any, files: list[str]) -> list[Dropped]:
+    """A line for each file that is none of these and that no document of `source` (a Source with a folder) shows."""
+    folder, claimed = source.folder, set(files)
+    media = frozenset(path for path in folder.files if kind_of(path))
+    for input in source.inputs() if media else ():  # only then do the records have to be read for what they refer to
+        for found in source.read(input):
+            for part in found.parts if isinstance(found, Document) else ():
+                if part.path is not None:
+                    claimed.add(part.path.relative_to(folder.root).as_posix())
+    return folder.leftovers(source.name, claimed, lambda path: UNREFERRED if path in media else NO_SOURCE)
 
 
 def short_facts(record: Mapping[str, Any], used: set[str]) -> dict[str, str]:

@@ -6,6 +6,8 @@ import io
 import json
 import tarfile
 import zipfile
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -137,3 +139,37 @@ def pdf(*pages: str, picture: tuple[int, int, bytes] | None = None, size: tuple[
     table = b"".join(b"%010d 00000 n \n" % place for place in places)
     trailer = b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF" % (len(bodies) + 1, len(out))
     return out + b"xref\n0 %d\n0000000000 65535 f \n" % (len(bodies) + 1) + table + trailer
+
+
+def tfds_files(folder: Path, features: Any, shards: list[list[dict[str, Any]]]) -> None:
+    """A TFDS dataset "toy" with a split train of these shards, in `folder`."""
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, examples in enumerate(shards):
+        name = folder / f"toy-train.array_record-{i:05d}-of-{len(shards):05d}"
+        writer = ArrayRecordWriter(str(name), "group_size:1")
+        for example in examples:
+            writer.write(features.serialize_example(features.encode_example(example)))
+        writer.close()
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=str(folder),
+        dataset_name="toy",
+        filetype_suffix="array_record",
+        template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+    )
+    split = tfds.core.SplitInfo(
+        name="train",
+        shard_lengths=[len(shard) for shard in shards],
+        num_bytes=1,
+        filename_template=template.replace(split="train"),
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=str(folder),
+        features=features,
+        split_infos=[split],
+        filename_template=template,
+        version="1.0.0",
+        check_data=False,
+    )
