@@ -61,7 +61,7 @@ def open_one(recipe: Recipe, entry: SourceEntry, opener: OpenSource) -> BuildSou
 def _resolved(recipe: Recipe, entry: SourceEntry) -> dict[str, Any]:
     """The options, with a manifest that lies beside the recipe found from there, as the path is."""
     options = entry.options
-    for key in ("manifest", "manifest_root"):
+    for key in ("manifest", "manifest_root", "licences", "opt_out"):
         if isinstance(options.get(key), str) and options[key]:
             options[key] = expand(options[key], f"source {entry.name!r}")
             if (recipe.folder / options[key]).exists():
@@ -105,6 +105,8 @@ def reported(source: BuildSource) -> SourceReport:
         for marker in source.markers.get(stage, []):
             for reason, count in marker["counts"].get("dropped", {}).items():
                 report.dropped[reason] = report.dropped.get(reason, 0) + count
+            for host, count in marker["counts"].get("lost_by_host", {}).items():
+                report.lost_by_host[host] = report.lost_by_host.get(host, 0) + count
     report.documents = sum(m["counts"]["documents"] for m in source.markers.get("ingest", []))
     for marker in source.markers.get("encode", []):
         report.soft += marker["counts"]["soft"]

@@ -99,7 +99,12 @@ class LimitOptions(_Table):
     max_pixels: int = Field(default=100_000_000, ge=1, description="of an image or a video frame, before resizing")
     max_seconds: float = Field(default=4 * 3600.0, gt=0, description="of sound or video")
     max_frames: int = Field(default=500_000, ge=1, description="frames decoded of a video")
-    max_bytes: int = Field(default=4 << 30, ge=1, description="of a media file")
+    max_bytes: int = Field(
+        default=4 << 30, ge=1, description="of a media file; a text, a record or a file in an archive: a sixteenth"
+    )
+    max_expansion: int = Field(
+        default=200, ge=1, description="times its own size (at least 1 MB) that a packed file may unpack to"
+    )
     stuck_seconds: float = Field(default=300.0, gt=0, description="a decoder that takes longer is killed")
 
 
@@ -118,7 +123,7 @@ class SourceEntry(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str = Field(description="becomes the folder OUT/<name>/")
-    format: str = Field(description="how its files are read: html, captions, text, jsonl, speech, video")
+    format: str = Field(description="how its files are read: one of the formats below")
     path: str = Field(description="folder or file, relative to the recipe; ${VAR} stands for a variable's value")
 
     @property

@@ -24,6 +24,7 @@ class SourceReport:
     codes: dict[str, int] = field(default_factory=dict)  # by kind: codes are tokens of most layouts
     soft: int = 0
     dropped: dict[str, int] = field(default_factory=dict)  # by reason: inputs, records and parts
+    lost_by_host: dict[str, int] = field(default_factory=dict)  # remote media that could not be had
     bytes: int = 0
     fingerprint: str = ""
 
@@ -74,6 +75,14 @@ class BuildReport:
             total.update(source.dropped)
         return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
 
+    @property
+    def lost_by_host(self) -> dict[str, int]:
+        """Remote media that could not be had by host, of all sources, the most frequent first."""
+        total: Counter[str] = Counter()
+        for source in self.sources:
+            total.update(source.lost_by_host)
+        return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
+
     def to_json(self) -> dict[str, Any]:
         return {
             **asdict(self),
@@ -81,6 +90,7 @@ class BuildReport:
             "samples": self.total("samples"),
             "codes": self.codes,
             "dropped": self.dropped,
+            "lost_by_host": self.lost_by_host,
             "units_run": self.units_run,
         }
 
@@ -99,6 +109,9 @@ def print_report(report: BuildReport) -> None:
     console.print(f"tokens by kind; train {report.total('train'):,} samples, validation {report.total('validation'):,}")
     for reason, count in report.dropped.items():
         console.print(f"  left out: {count:,} {reason}")
+    if lost := report.lost_by_host:
+        most = ", ".join(f"{host} {count:,}" for host, count in list(lost.items())[:5])
+        console.print(f"  media of {len(lost):,} hosts could not be had: {most}", soft_wrap=True)
     if report.total("soft"):
         console.print(f"  soft items: {report.total('soft'):,}")
     if not report.units_run:
