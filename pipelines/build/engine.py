@@ -87,7 +87,13 @@ def build(
             bars = Progress(progress and not explain)
             with (
                 bars,
-                LocalExecutor(workers, work / "logs", worker_environment(work), recipe.limits.stuck_seconds) as pool,
+                LocalExecutor(
+                    workers,
+                    work / "logs",
+                    worker_environment(work),
+                    recipe.limits.stuck_seconds,
+                    recipe.limits.worker_bytes,
+                ) as pool,
             ):
                 run = _Build(recipe, out, sources, names, files, load, pool, bars, explain)
                 report = run.all_stages()

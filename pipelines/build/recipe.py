@@ -106,6 +106,11 @@ class LimitOptions(_Table):
         default=200, ge=1, description="times its own size (at least 1 MB) that a packed file may unpack to"
     )
     stuck_seconds: float = Field(default=300.0, gt=0, description="a decoder that takes longer is killed")
+    worker_bytes: int = Field(
+        default=8 << 30,
+        ge=1,
+        description="memory of a worker process (Linux); a document that takes more, alone, is left out",
+    )
 
 
 class ShardOptions(_Table):
