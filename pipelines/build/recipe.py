@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mmdata.errors import UserError
 from mmdata.shards import check_name
 from pipelines.config import check, expand, read_toml
+from pipelines.dedup.options import DedupOptions
 from tokenizer.image import ResizePolicy
 
 SOFT = "soft"  # in [codecs]: keep the medium itself, at its kept size, instead of codes
@@ -143,6 +144,7 @@ class RecipeFile(_Table):
     audio: AudioOptions = AudioOptions()
     limits: LimitOptions = LimitOptions()
     shards: ShardOptions = ShardOptions()
+    dedup: DedupOptions = DedupOptions()
     source: tuple[SourceEntry, ...] = Field(min_length=1, description="a [[source]] table for each input folder")
 
 

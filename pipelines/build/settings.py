@@ -69,6 +69,7 @@ def recipe_settings(recipe: Recipe, names: dict[str, str]) -> dict[str, Any]:
         "limits": recipe.limits.model_dump(exclude={"stuck_seconds"}),
         "shards": recipe.shards.model_dump(include={"samples", "bytes"}),
         "codecs": dict(sorted(names.items())),
+        **({"dedup": recipe.dedup.words()} if recipe.dedup.on else {}),
     }
 
 
