@@ -329,6 +329,27 @@ def train(
 
 
 @app.command()
+def ablate(
+    run: Annotated[Path, typer.Argument(help="The run file (docs/files.md), of one stage.")],
+    vary: Annotated[list[str], typer.Option(help="SOURCE=SHARE,SHARE,...: shares of the tokens to try (repeatable).")],
+    out: Annotated[Path, typer.Option(help="Folder of the trainings. The same command again goes on.")],
+    steps: Annotated[int, typer.Option(help="Steps of each training; 0: the run's.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Trainings a mixture, with a seed each: shows what is noise.")] = 1,
+    json: Json = False,
+) -> None:
+    """Train the run on several mixtures of its sources and compare their validation loss by kind."""
+    from dataclasses import asdict
+
+    from pipelines.look.ablation_page import print_ablation, write_ablation_page
+    from pipelines.train.ablate import ablate as run_ablation
+    from pipelines.train.ablate import parse_shares
+
+    points = run_ablation(run, out, parse_shares(vary), steps=steps, seeds=seeds)
+    write_ablation_page(points, out)
+    _say(json, [asdict(point) for point in points], lambda: print_ablation(points, out))
+
+
+@app.command()
 def sample(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     kind: Annotated[str, typer.Option(help="What to write: text, image or audio.")] = "text",

@@ -44,6 +44,7 @@ from pipelines.config import nearest
 from pipelines.dedup.duplicates import DedupArgs, SignedUnit, dedup
 from pipelines.dedup.sign import SignArgs, sign, versions
 from pipelines.ingest.sources import open_source
+from pipelines.look.build_page import write_build_page
 from tokenizer.codec import CodecSpec
 from tokenizer.codecs import CodecFile, FileCodecs, load_codec
 
@@ -67,7 +68,7 @@ def build(
     load: encode.LoadCodec = load_codec,
     open: stages.OpenSource = open_source,
 ) -> BuildReport:
-    """Build the dataset of `recipe` in `out` and return the report, which is also OUT/report.json.
+    """Build the dataset of `recipe` in `out` and return the report, which is also OUT/report.json and OUT/report.html.
 
     workers: processes, 0 for one a core; they never change the output. dry_run, explain: say what there is to do, and
     write nothing. load, open: where codecs and sources come from, module-level functions (they travel to workers).
@@ -160,6 +161,8 @@ class _Build:
             self._run(stage, stale)
         for source in alive:
             source.markers[stage] = [_marker(unit) for unit in source.units[stage]]
+            row = next(row for row in self.rows if (row.stage, row.source) == (stage, source.name))
+            row.seconds = round(sum(marker["seconds"] for marker in source.markers[stage]), 3)
 
     def _across(self, stage: str, units_of: Callable[[], list[Unit]]) -> None:
         """Run what is not done of a stage that looks at several sources at once, and take its verdicts."""
@@ -397,6 +400,7 @@ def _close(report: BuildReport, out: Path, seconds: float) -> BuildReport:
     report.seconds = round(seconds, 3)
     report.documents_per_second = round(report.total("documents") / max(seconds, 1e-9), 3)
     write_json(out / "report.json", report.to_json())
+    write_build_page(out)
     return report
 
 
