@@ -1,9 +1,9 @@
 """`build`: a recipe to a dataset, stage by stage, each cut into units that any worker may run.
 
-Stages: ingest -> curate -> (sign -> dedup) -> encode -> shuffle -> write -> finish. What a unit makes is decided by
-its fingerprint, which hashes what it reads: the inputs' sizes and times for ingestion, digests of the stage before it
-from there on. So the same command goes on where a build was killed, a touched file runs only what it changes, and a new
-codec runs only from encode on.
+Stages: ingest -> curate -> (decontaminate, sign, dedup) -> encode -> shuffle -> write -> finish. What a unit makes
+is decided by its fingerprint, which hashes what it reads: the inputs' sizes and times for ingestion, digests of the
+stage before it from there on. So the same command goes on where a build was killed, a touched file runs only what it
+changes, and a new codec runs only from encode on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ from pipelines.build.settings import (
 from pipelines.build.shuffle import PLAN, ShuffleArgs, shuffle
 from pipelines.build.units import Unit, fingerprint_of, read_marker, run_unit, write_json
 from pipelines.config import nearest
+from pipelines.dedup.decontaminate import DecontaminateArgs, decontaminate
 from pipelines.dedup.duplicates import DedupArgs, SignedUnit, dedup
+from pipelines.dedup.evaluation import IndexArgs, check_paths, make_index, state_of
 from pipelines.dedup.sign import SignArgs, sign, versions
 from pipelines.ingest.sources import open_source
 from pipelines.look.build_page import write_build_page
@@ -50,7 +53,8 @@ from tokenizer.codecs import CodecFile, FileCodecs, load_codec
 
 # Raise a stage's number when its code changes what it writes.
 VERSIONS = {
-    "ingest": 1, "curate": 1, "sign": 1, "dedup": 1, "encode": 1, "shuffle": 1, "write": 1, "media": 1, "finish": 1
+    "ingest": 1, "curate": 1, "benchmarks": 1, "decontaminate": 1, "sign": 1, "dedup": 1, "encode": 1, "shuffle": 1,
+    "write": 1, "media": 1, "finish": 1,
 }  # fmt: skip
 EXECUTORS = ("local",)
 EVERY = "all sources"  # in place of a source, of what is done over all of them: no source can be named so
@@ -123,6 +127,7 @@ class _Build:
         self.pool, self.bars, self.explain = pool, bars, explain
         self.rows: list[StageReport] = []
         self.poison = _read_poison(self.work)
+        self.across: dict[str, list[tuple[Unit, Marker]]] = {}  # stages that are of no one source
         self.specs: dict[str, CodecSpec] = {}
         self.media: MediaSettings | None = None
 
@@ -131,9 +136,15 @@ class _Build:
         self._stage("curate", self._curate)
         for source in self._alive():
             source.verdicts = list(zip(source.folders("curate"), source.digests("curate")))
+        if self.recipe.decontaminate.against:
+            self._across("benchmarks", self._benchmarks)
+            self._stage("decontaminate", self._decontaminate)
+            self._take_decontaminated()
         if self.recipe.dedup.on:
             self._stage("sign", self._sign)
             self._across("dedup", self._dedup)
+            for unit, marker in self.across.get("dedup", []):
+                self._take_verdicts(unit, marker["counts"])
         self._describe_codecs()
         self._stage("encode", self._encode)
         self._stage("shuffle", self._shuffle)
@@ -165,7 +176,7 @@ class _Build:
             row.seconds = round(sum(marker["seconds"] for marker in source.markers[stage]), 3)
 
     def _across(self, stage: str, units_of: Callable[[], list[Unit]]) -> None:
-        """Run what is not done of a stage that looks at several sources at once, and take its verdicts."""
+        """Run what is not done of a stage that looks at several sources at once."""
         if len(self._alive()) < len(self.sources):
             self.rows.append(StageReport(stage, EVERY, 1, 1, "a stage before it will run"))
             return
@@ -175,8 +186,17 @@ class _Build:
         if stale and self.explain:
             return
         self._run(stage, stale)
-        for unit in units:
-            self._take_verdicts(unit, _marker(unit)["counts"])
+        self.across[stage] = [(unit, _marker(unit)) for unit in units]
+
+    def _take_decontaminated(self) -> None:
+        """Of the units that lost a document, the verdicts of the decontamination hold from here on."""
+        for source in self._alive():
+            dropped: Counter[str] = Counter()
+            for i, marker in enumerate(source.markers["decontaminate"]):
+                dropped.update(marker["counts"]["dropped"])
+                if marker["counts"]["verdicts"]:
+                    source.verdicts[i] = (source.folders("decontaminate")[i], marker["counts"]["verdicts"])
+            source.judged["decontaminate"] = (list(source.folders("decontaminate")), dict(dropped))
 
     def _take_verdicts(self, unit: Unit, counts: dict[str, Any]) -> None:
         """Of the units whose verdicts it changed, those of `unit` hold from here on."""
@@ -241,6 +261,22 @@ class _Build:
             state = [touched(source.root / path) for path in marker["counts"]["media"]]
             decides = (before.fingerprint, marker["digest"], state)
             units.append(self._unit("curate", source, before.name, stages.curate, args, *decides))
+        return units
+
+    def _benchmarks(self) -> list[Unit]:
+        paths, limits = self.recipe.evaluation_paths(), limits_of(self.recipe)
+        check_paths(paths)
+        fingerprint = fingerprint_of("benchmarks", VERSIONS["benchmarks"], state_of(paths), vars(limits), versions())
+        return [Unit("benchmarks", EVERY, "all", fingerprint, make_index, self.work, IndexArgs(paths, limits))]
+
+    def _decontaminate(self, source: BuildSource) -> list[Unit]:
+        ((benchmarks, made),) = self.across["benchmarks"]
+        limits, units = limits_of(self.recipe), []
+        for i, before in enumerate(source.units["ingest"]):
+            verdicts, digest = source.verdicts[i]
+            args = DecontaminateArgs(before.folder, verdicts, source.root, benchmarks.folder, made["digest"], limits)
+            decides = (source.markers["ingest"][i]["digest"], digest, made["digest"], vars(limits), versions())
+            units.append(self._unit("decontaminate", source, before.name, decontaminate, args, *decides))
         return units
 
     def _sign(self, source: BuildSource) -> list[Unit]:

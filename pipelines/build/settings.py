@@ -70,6 +70,7 @@ def recipe_settings(recipe: Recipe, names: dict[str, str]) -> dict[str, Any]:
         "shards": recipe.shards.model_dump(include={"samples", "bytes"}),
         "codecs": dict(sorted(names.items())),
         **({"dedup": recipe.dedup.words()} if recipe.dedup.on else {}),
+        **({"decontaminate": recipe.decontaminate.model_dump(mode="json")} if recipe.decontaminate.against else {}),
     }
 
 

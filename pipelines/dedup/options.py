@@ -65,3 +65,16 @@ class DedupOptions(BaseModel):
     def words(self) -> dict[str, Any]:
         """What decides the outcome."""
         return self.model_dump(mode="json") if self.on else {}
+
+
+class DecontaminateOptions(BaseModel):
+    """Documents that meet an evaluation set are left out: by 13-grams of words (8-grams of shorter texts), by look, by
+    sound."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    against: tuple[str, ...] = Field(
+        default=(),
+        description="folders and files of evaluation sets: JSONL, JSON, CSV, TSV, text, pictures, sounds; relative to"
+        " the recipe, ${VAR} stands for a variable's value",
+    )
