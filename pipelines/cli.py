@@ -101,6 +101,23 @@ def recode(
     _say(json, report.to_json(), lambda: print_recoded(report))
 
 
+@app.command()
+def decontaminate(
+    dataset: Annotated[Path, typer.Argument(help="The dataset to audit; nothing in it is changed.")],
+    against: Annotated[
+        list[Path], typer.Option(help="A folder or file of evaluation sets (repeatable); see docs/duplicates.md.")
+    ],
+    json: Json = False,
+) -> None:
+    """Say which samples meet an evaluation set. Exit code 1 where some do."""
+    from pipelines.dedup.audit import audit, print_audit
+
+    report = audit(dataset, against, progress=not json)
+    _say(json, report.to_json(), lambda: print_audit(report))
+    if report.found:
+        raise typer.Exit(1)
+
+
 @fit_app.command("image")
 def fit_image(config: Config, out: Out = None, exclude: Excludes = None) -> None:
     """Train an image codec from folders of pictures."""

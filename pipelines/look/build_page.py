@@ -22,7 +22,9 @@ from tokenizer.item import KINDS
 MEDIA = KINDS[1:5]
 _EXAMPLES = 3  # inputs shown for a reason
 _LARGEST = 5  # clusters of duplicates shown
-_STAGES = ("ingest", "curate", "dedup", "encode", "shuffle", "write", "media", "finish")
+_STAGES = (
+    "ingest", "curate", "benchmarks", "decontaminate", "sign", "dedup", "encode", "shuffle", "write", "media", "finish",
+)  # fmt: skip
 
 
 def write_build_page(folder: Path) -> Path:
