@@ -193,6 +193,8 @@ class _Build:
             return
         self._run(stage, stale)
         self.across[stage] = [(unit, _marker(unit)) for unit in units]
+        for row, (_, marker) in zip(self.rows[-len(units) :], self.across[stage], strict=True):
+            row.seconds = marker["seconds"]
 
     def _take_decontaminated(self) -> None:
         """Of the units that lost a document, the verdicts of the decontamination hold from here on."""
