@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mmdata.errors import UserError
 from mmdata.shards import check_name
 from pipelines.config import check, expand, read_toml
+from pipelines.dedup.options import DecontaminateOptions, DedupOptions
 from tokenizer.image import ResizePolicy
 
 SOFT = "soft"  # in [codecs]: keep the medium itself, at its kept size, instead of codes
@@ -99,7 +100,12 @@ class LimitOptions(_Table):
     max_pixels: int = Field(default=100_000_000, ge=1, description="of an image or a video frame, before resizing")
     max_seconds: float = Field(default=4 * 3600.0, gt=0, description="of sound or video")
     max_frames: int = Field(default=500_000, ge=1, description="frames decoded of a video")
-    max_bytes: int = Field(default=4 << 30, ge=1, description="of a media file")
+    max_bytes: int = Field(
+        default=4 << 30, ge=1, description="of a media file; a text, a record or a file in an archive: a sixteenth"
+    )
+    max_expansion: int = Field(
+        default=200, ge=1, description="times its own size (at least 1 MB) that a packed file may unpack to"
+    )
     stuck_seconds: float = Field(default=300.0, gt=0, description="a decoder that takes longer is killed")
     worker_bytes: int = Field(
         default=8 << 30,
@@ -123,7 +129,7 @@ class SourceEntry(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str = Field(description="becomes the folder OUT/<name>/")
-    format: str = Field(description="how its files are read: html, captions, text, jsonl, speech, video")
+    format: str = Field(description="how its files are read: one of the formats below")
     path: str = Field(description="folder or file, relative to the recipe; ${VAR} stands for a variable's value")
 
     @property
@@ -148,6 +154,8 @@ class RecipeFile(_Table):
     audio: AudioOptions = AudioOptions()
     limits: LimitOptions = LimitOptions()
     shards: ShardOptions = ShardOptions()
+    dedup: DedupOptions = DedupOptions()
+    decontaminate: DecontaminateOptions = DecontaminateOptions()
     source: tuple[SourceEntry, ...] = Field(min_length=1, description="a [[source]] table for each input folder")
 
 
@@ -159,6 +167,10 @@ class Recipe(RecipeFile):
     def source_path(self, entry: SourceEntry) -> Path:
         """Where the source lies; UserError where a variable in it is not set."""
         return (self.folder / expand(entry.path, f"source {entry.name!r}")).resolve()
+
+    def evaluation_paths(self) -> tuple[Path, ...]:
+        """Where the evaluation sets lie; UserError where a variable in a path is not set."""
+        return tuple((self.folder / expand(p, "decontaminate.against")).resolve() for p in self.decontaminate.against)
 
     def resizing(self, kind: str, multiple: int) -> ResizePolicy:
         """How images, or the frames of videos, come to multiples of so many pixels; UserError where they cannot."""

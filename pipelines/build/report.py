@@ -24,19 +24,22 @@ class SourceReport:
     codes: dict[str, int] = field(default_factory=dict)  # by kind: codes are tokens of most layouts
     soft: int = 0
     dropped: dict[str, int] = field(default_factory=dict)  # by reason: inputs, records and parts
+    lost_by_host: dict[str, int] = field(default_factory=dict)  # remote media that could not be had
     bytes: int = 0
     fingerprint: str = ""
 
 
 @dataclass
 class StageReport:
-    """Units of one stage of one source: how many there are, how many had to run, and why."""
+    """Units of one stage of one source: how many there are, how many had to run, and why. `seconds`: what workers spent
+    on all of them, in this build or an earlier one."""
 
     stage: str
     source: str
     units: int
     stale: int
     why: str = ""
+    seconds: float = 0.0
 
 
 @dataclass
@@ -72,6 +75,14 @@ class BuildReport:
             total.update(source.dropped)
         return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
 
+    @property
+    def lost_by_host(self) -> dict[str, int]:
+        """Remote media that could not be had by host, of all sources, the most frequent first."""
+        total: Counter[str] = Counter()
+        for source in self.sources:
+            total.update(source.lost_by_host)
+        return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
+
     def to_json(self) -> dict[str, Any]:
         return {
             **asdict(self),
@@ -79,6 +90,7 @@ class BuildReport:
             "samples": self.total("samples"),
             "codes": self.codes,
             "dropped": self.dropped,
+            "lost_by_host": self.lost_by_host,
             "units_run": self.units_run,
         }
 
@@ -97,6 +109,9 @@ def print_report(report: BuildReport) -> None:
     console.print(f"tokens by kind; train {report.total('train'):,} samples, validation {report.total('validation'):,}")
     for reason, count in report.dropped.items():
         console.print(f"  left out: {count:,} {reason}")
+    if lost := report.lost_by_host:
+        most = ", ".join(f"{host} {count:,}" for host, count in list(lost.items())[:5])
+        console.print(f"  media of {len(lost):,} hosts could not be had: {most}", soft_wrap=True)
     if report.total("soft"):
         console.print(f"  soft items: {report.total('soft'):,}")
     if not report.units_run:
@@ -107,7 +122,9 @@ def print_report(report: BuildReport) -> None:
         f" peak memory {report.peak_bytes / 1e9:.2f} GB)",
         soft_wrap=True,
     )
-    console.print(f"dataset: {report.out}   ledger: {report.out}/ledger", soft_wrap=True)
+    console.print(
+        f"dataset: {report.out}   ledger: {report.out}/ledger   report: {report.out}/report.html", soft_wrap=True
+    )
 
 
 def _table(report: BuildReport) -> Any:

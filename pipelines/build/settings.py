@@ -72,6 +72,8 @@ def recipe_settings(recipe: Recipe, names: dict[str, str]) -> dict[str, Any]:
         "limits": recipe.limits.model_dump(exclude=_OF_WORKERS),
         "shards": recipe.shards.model_dump(include={"samples", "bytes"}),
         "codecs": dict(sorted(names.items())),
+        **({"dedup": recipe.dedup.words()} if recipe.dedup.on else {}),
+        **({"decontaminate": recipe.decontaminate.model_dump(mode="json")} if recipe.decontaminate.against else {}),
     }
 
 

@@ -22,6 +22,8 @@ from pipelines.build.units import Counts, Unit, read_lines, write_lines
 from pipelines.build.worker import Call
 from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.media import Limits
+from pipelines.ingest.reference import lost_by_host
+from pipelines.ingest.screen import screened
 from pipelines.ingest.source import Input, Source
 
 VERDICTS = "verdicts.jsonl"
@@ -89,7 +91,7 @@ def ingest(call: Call, unit: Unit, folder: Path) -> Counts:
                 dropped.append(poisoned(unit, item.path, call.skip[item.path]))
                 continue
             call.at(item.path)
-            for found in source.read(item):
+            for found in screened(source, source.read(item)):
                 call.at(item.path)
                 if isinstance(found, Document):
                     writer.write(found)
@@ -104,6 +106,7 @@ def ingest(call: Call, unit: Unit, folder: Path) -> Counts:
         "documents": writer.count,
         "media": sorted(str(path.relative_to(source.root)) for path in media - known),
         "dropped": write_dropped(folder, dropped),
+        "lost_by_host": lost_by_host(dropped),
     }
 
 

@@ -9,6 +9,7 @@ from outside, by the build's supervisor.
 from __future__ import annotations
 
 import io
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,10 +34,15 @@ class Limits:
     max_seconds: float = 4 * 3600.0  # of sound or video
     max_frames: int = 500_000  # frames decoded of a video, chosen or not
     max_bytes: int = 4 << 30  # of a media file; a text file or a record may have a sixteenth of it
+    max_expansion: int = 200  # times its own size that a packed file unpacks to; one below 1 MB counts as 1 MB
 
     @property
     def max_text_bytes(self) -> int:
         return self.max_bytes // 16
+
+    def max_unpacked(self, packed_bytes: int) -> int:
+        """Bytes that a packed file of this size may unpack to."""
+        return max(packed_bytes, 1 << 20) * self.max_expansion
 
 
 class MediaError(Exception):
@@ -51,6 +57,20 @@ class MediaError(Exception):
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
+class Meter:
+    """Counts the bytes that come out of something packed, or that a record gathers, and refuses what is too much."""
+
+    def __init__(self, most: int, what: str) -> None:
+        self.left = most
+        self._words = f"more than {most:,} bytes {what}"
+
+    def add(self, num_bytes: int) -> None:
+        """Raises MediaError("over limit", ...) once the sum passes the limit, and for all that follows."""
+        self.left -= num_bytes
+        if self.left < 0:
+            raise MediaError(OVER_LIMIT, self._words)
+
+
 def one_line(error: BaseException, width: int = 200) -> str:
     """An exception as one line for the ledger, without the paths and addresses that would differ between runs."""
     words = " ".join(str(error).split()) or type(error).__name__
@@ -62,9 +82,12 @@ def opened(medium: bytes | Path, limits: Limits) -> Iterator[BinaryIO]:
     """The medium as a seekable binary file, once its size is known to be within the limits and not zero."""
     if isinstance(medium, Path):
         try:
-            size = medium.stat().st_size
-        except OSError as error:
-            raise MediaError(MISSING, error.strerror or "cannot be opened") from None
+            found = medium.stat()
+        except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+            raise MediaError(MISSING, getattr(error, "strerror", None) or "cannot be opened") from None
+        if not stat.S_ISREG(found.st_mode):  # to open a pipe may wait for ever, and a device may never end
+            raise MediaError(MISSING, "not a file")
+        size = found.st_size
     else:
         size = len(medium)
     if size == 0:

@@ -154,11 +154,11 @@ def toy_recipe(root: Path, **changes: object) -> Recipe:
 
 
 def tree(out: Path) -> dict[str, bytes]:
-    """Every file that a build leaves, but for its work folder and the report, which holds times."""
+    """Every file that a build leaves, but for its work folder and the reports, which hold times."""
     return {
         str(p.relative_to(out)): p.read_bytes()
         for p in sorted(out.rglob("*"))
-        if p.is_file() and ".work" not in p.relative_to(out).parts and p.name != "report.json"
+        if p.is_file() and ".work" not in p.relative_to(out).parts and p.name not in ("report.json", "report.html")
     }
 
 
