@@ -25,6 +25,7 @@ HOMES = {
     "av": ("pipelines/ingest/", "pipelines/fit/recordings.py", "pipelines/fit/heard.py"),
     "selectolax": ("pipelines/ingest/html.py", "pipelines/fit/text_sources.py"),
     "pysubs2": ("pipelines/ingest/",),
+    "py3langid": ("pipelines/curate/language.py",),
     "typer": ("pipelines/cli.py",),
     "click": ("pipelines/cli.py",),
     "fsspec": ("mmdata/remote.py",),

@@ -79,7 +79,7 @@ def build(
     sources = [open_one(recipe, entry, open) for entry in recipe.source]
     if dry_run:
         return BuildReport(str(out), [planned(source) for source in sources], workers=workers, dry_run=True)
-    settings = {source.name: {"recipe": recipe_settings(recipe, names), **source.settings} for source in sources}
+    settings = {source.name: {"recipe": recipe_settings(recipe, names), **source.all_settings} for source in sources}
     held = None if explain else claim(out, settings)
     try:
         with resumable(out), _scratch(out, explain) as work:
@@ -194,10 +194,11 @@ class _Build:
     def _curate(self, source: BuildSource) -> list[Unit]:
         units = []
         for before, marker in zip(source.units["ingest"], source.markers["ingest"]):
-            args = stages.CurateArgs(before.folder, source.root)
+            args = stages.CurateArgs(before.folder, source.root, limits_of(self.recipe), source.curation)
             # Media that a page or a record names: their content may change while the page does not.
             state = [touched(source.root / path) for path in marker["counts"]["media"]]
-            decides = (before.fingerprint, marker["digest"], state)
+            rules = () if source.curation is None else (source.curation.settings(), vars(args.limits))
+            decides = (before.fingerprint, marker["digest"], state, *rules)
             units.append(self._unit("curate", source, before.name, stages.curate, args, *decides))
         return units
 
@@ -237,7 +238,9 @@ class _Build:
         for i, before in enumerate(source.units["ingest"]):
             checked = source.units["curate"][i]
             args = encode.EncodeArgs(before.folder, checked.folder, source.root, settings)
-            digests = [source.markers[stage][i]["digest"] for stage in ("ingest", "curate")]
+            ingested, curated = (source.markers[stage][i] for stage in ("ingest", "curate"))
+            # With rules, not the ledger's lines: another limit may drop the same documents.
+            digests = [ingested["digest"], curated["counts"].get("kept", curated["digest"])]
             units.append(self._unit("encode", source, before.name, encode.encode, args, digests, *decides))
         return units
 
@@ -282,7 +285,7 @@ class _Build:
         kept = [marker["counts"]["shard"] for marker in source.markers["media"]]
         media = MediaInfo(self.recipe.keep_media if kept else "none", tuple(MediaShard(**m) for m in kept))
         kinds = {kind for shard in shards for kind, counts in shard["counts"].items() if counts.get("items")}
-        settings = {**source.settings, **own_settings(recipe_settings(self.recipe, self.names), kinds - {"soft"})}
+        settings = {**source.all_settings, **own_settings(recipe_settings(self.recipe, self.names), kinds - {"soft"})}
         written = source.folders("write") + source.folders("media")
         files = tuple(file for file in self.files if file.codec in used)
         args = write.FinishArgs(written, shards, codecs, settings, media, files)

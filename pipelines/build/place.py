@@ -78,7 +78,8 @@ def _compare(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
 
 def _first_change(old: Any, new: Any, key: str) -> str:
     if isinstance(old, dict) and isinstance(new, dict):
-        for word in sorted(w for w in {*old, *new} if not w.endswith("_sha256")):  # an input's content may change
+        # An input's content may change, and so may the rules.
+        for word in sorted(w for w in {*old, *new} if not w.endswith("_sha256") and f"{key}.{w}" != ".curate"):
             found = _first_change(old.get(word), new.get(word), f"{key}.{word}" if key else word)
             if found:
                 return found

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mmdata.errors import UserError
 from mmdata.shards import check_name
 from pipelines.config import check, expand, read_toml
+from pipelines.curate.settings import Curate, Curation, curation_of, laid_over
 from tokenizer.image import ResizePolicy
 
 SOFT = "soft"  # in [codecs]: keep the medium itself, at its kept size, instead of codes
@@ -120,6 +121,9 @@ class SourceEntry(BaseModel):
     name: str = Field(description="becomes the folder OUT/<name>/")
     format: str = Field(description="how its files are read: html, captions, text, jsonl, speech, video")
     path: str = Field(description="folder or file, relative to the recipe; ${VAR} stands for a variable's value")
+    curate: dict[str, Any] = Field(
+        default={}, description="the keys of [curate] that are other for this source; `rules = []` takes all rules off"
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -143,6 +147,7 @@ class RecipeFile(_Table):
     audio: AudioOptions = AudioOptions()
     limits: LimitOptions = LimitOptions()
     shards: ShardOptions = ShardOptions()
+    curate: Curate = Curate()
     source: tuple[SourceEntry, ...] = Field(min_length=1, description="a [[source]] table for each input folder")
 
 
@@ -154,6 +159,10 @@ class Recipe(RecipeFile):
     def source_path(self, entry: SourceEntry) -> Path:
         """Where the source lies; UserError where a variable in it is not set."""
         return (self.folder / expand(entry.path, f"source {entry.name!r}")).resolve()
+
+    def curation(self, entry: SourceEntry) -> Curation | None:
+        """The rules of a source, None where it has none; UserError names a wrong key or a list that is not there."""
+        return curation_of(self.curate, entry.curate, self.folder, f"source {entry.name!r}, curate")
 
     def resizing(self, kind: str, multiple: int) -> ResizePolicy:
         """How images, or the frames of videos, come to multiples of so many pixels; UserError where they cannot."""
@@ -186,6 +195,9 @@ def make_recipe(file: RecipeFile, folder: Path, where: str) -> Recipe:
     if soft and file.keep_media != "resized":
         raise UserError(f'{where}: codecs.{soft[0]} = "soft" needs keep_media = "resized", or there is nothing to read')
     _check_sizes(file, where)
+    laid_over(file.curate, {}, f"{where}: curate")
+    for entry in file.source:
+        laid_over(file.curate, entry.curate, f"{where}: source {entry.name!r}, curate")
     return Recipe(folder=folder, **{name: getattr(file, name) for name in RecipeFile.model_fields})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ class SourceReport:
     codes: dict[str, int] = field(default_factory=dict)  # by kind: codes are tokens of most layouts
     soft: int = 0
     dropped: dict[str, int] = field(default_factory=dict)  # by reason: inputs, records and parts
+    changed: dict[str, int] = field(default_factory=dict)  # by what: lines taken out, addresses masked
     bytes: int = 0
     fingerprint: str = ""
 
@@ -67,10 +69,12 @@ class BuildReport:
     @property
     def dropped(self) -> dict[str, int]:
         """Ledger lines by reason, of all sources, the most frequent first."""
-        total: Counter[str] = Counter()
-        for source in self.sources:
-            total.update(source.dropped)
-        return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
+        return _summed(source.dropped for source in self.sources)
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """What rules changed in documents, of all sources, the most frequent first."""
+        return _summed(source.changed for source in self.sources)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -79,8 +83,16 @@ class BuildReport:
             "samples": self.total("samples"),
             "codes": self.codes,
             "dropped": self.dropped,
+            "changed": self.changed,
             "units_run": self.units_run,
         }
+
+
+def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for some in counts:
+        total.update(some)
+    return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 def print_report(report: BuildReport) -> None:
@@ -97,6 +109,8 @@ def print_report(report: BuildReport) -> None:
     console.print(f"tokens by kind; train {report.total('train'):,} samples, validation {report.total('validation'):,}")
     for reason, count in report.dropped.items():
         console.print(f"  left out: {count:,} {reason}")
+    for what, count in report.changed.items():
+        console.print(f"  changed: {count:,} {what}")
     if report.total("soft"):
         console.print(f"  soft items: {report.total('soft'):,}")
     if not report.units_run:
