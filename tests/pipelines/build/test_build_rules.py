@@ -79,6 +79,25 @@ def test_each_document_is_in_the_shards_or_in_the_ledger_with_what_was_measured(
     assert settings["curate"]["gopher_quality"]["min_words"] == 10 and str(pages) not in json.dumps(settings)
 
 
+def test_duplicates_are_told_by_what_rules_left_of_a_document(pages: Path, tmp_path: Path) -> None:
+    """Two documents are the same once their menus are gone; the one after them is read as its rules left it."""
+    source = [{"name": "web", "format": "jsonl", "path": "web"}]
+    recipe = toy_recipe(pages, source=source, curate=RULES, dedup={"exact": "drop"})
+    report = build(recipe, tmp_path / "out", 1, progress=False, load=load_toy)
+    assert texts(tmp_path / "out") == sorted([GOOD, f"{GOOD} Write to email@example.com."])
+    assert [row["uri"] in ("a.jsonl#L1", "a.jsonl#L2") for row in ledger_of(tmp_path / "out", "dedup")] == [True]
+    assert report.total("samples") == 2
+    # Without the rule that makes them the same, the menu is a document of its own
+    other = {**RULES, "rules": [rule for rule in RULES["rules"] if rule != "c4"]}
+    recipe = toy_recipe(pages, source=source, curate=other, dedup={"exact": "drop"})
+    build(recipe, tmp_path / "out", 1, progress=False, load=load_toy)
+    assert f"home\n{GOOD}\nabout" in texts(tmp_path / "out")
+
+
+def ledger_of(out: Path, stage: str) -> list[dict[str, Any]]:
+    return [row for row in read_ledger(out / "ledger" / "web.jsonl") if row["stage"] == stage]
+
+
 def test_two_workers_write_the_same_bytes(pages: Path, tmp_path: Path) -> None:
     run(pages, tmp_path / "a", RULES)
     run(pages, tmp_path / "b", RULES, workers=2)
