@@ -124,7 +124,10 @@ class SourceEntry(BaseModel):
 
     name: str = Field(description="becomes the folder OUT/<name>/")
     format: str = Field(description="how its files are read: one of the formats below")
-    path: str = Field(description="folder or file, relative to the recipe; ${VAR} stands for a variable's value")
+    path: str = Field(
+        description="folder, file or glob pattern (** for any folders), relative to the recipe; ${VAR} stands for a"
+        " variable's value"
+    )
 
     @property
     def options(self) -> dict[str, Any]:
