@@ -16,6 +16,7 @@ LAYERS = ("tokenizer", "mmdata", "pipelines")  # each may import itself and thos
 HOMES = {
     "PIL": (
         "pipelines/ingest/",
+        "pipelines/dedup/",
         "pipelines/look/",
         "pipelines/fit/",
         "pipelines/train/sample.py",
@@ -35,6 +36,8 @@ HOMES = {
     "tensorflow_datasets": ("mmdata/", "pipelines/ingest/tfds.py"),
     "sentencepiece": ("tokenizer/text.py", "pipelines/fit/text.py"),
     "tokenizers": ("tokenizer/text_hf.py",),
+    "rensa": ("pipelines/dedup/words.py",),
+    "imagehash": ("pipelines/dedup/looks.py",),
     "orbax": ("pipelines/train/checkpoint.py",),
     "optax": ("pipelines/train/", "pipelines/fit/"),
     "tensorflow": (),

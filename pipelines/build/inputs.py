@@ -32,6 +32,10 @@ class BuildSource:
     cuts: list[tuple[Input, ...]]
     units: dict[str, list[Unit]] = field(default_factory=dict)
     markers: dict[str, list[Marker]] = field(default_factory=dict)
+    # Of each ingest unit the verdicts that hold so far: their folder and what says whether they are others now.
+    verdicts: list[tuple[Path, str]] = field(default_factory=list)
+    # Ledger folders and counts by reason of what stages over all sources left out of this one, by stage.
+    judged: dict[str, tuple[list[Path], dict[str, int]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -107,6 +111,9 @@ def reported(source: BuildSource) -> SourceReport:
                 report.dropped[reason] = report.dropped.get(reason, 0) + count
             for host, count in marker["counts"].get("lost_by_host", {}).items():
                 report.lost_by_host[host] = report.lost_by_host.get(host, 0) + count
+    for _, dropped in source.judged.values():
+        for reason, count in dropped.items():
+            report.dropped[reason] = report.dropped.get(reason, 0) + count
     report.documents = sum(m["counts"]["documents"] for m in source.markers.get("ingest", []))
     for marker in source.markers.get("encode", []):
         report.soft += marker["counts"]["soft"]

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mmdata.errors import UserError
 from mmdata.shards import check_name
 from pipelines.config import check, expand, read_toml
+from pipelines.dedup.options import DecontaminateOptions, DedupOptions
 from tokenizer.image import ResizePolicy
 
 SOFT = "soft"  # in [codecs]: keep the medium itself, at its kept size, instead of codes
@@ -106,6 +107,11 @@ class LimitOptions(_Table):
         default=200, ge=1, description="times its own size (at least 1 MB) that a packed file may unpack to"
     )
     stuck_seconds: float = Field(default=300.0, gt=0, description="a decoder that takes longer is killed")
+    worker_bytes: int = Field(
+        default=8 << 30,
+        ge=1,
+        description="memory of a worker process (Linux); a document that takes more, alone, is left out",
+    )
 
 
 class ShardOptions(_Table):
@@ -151,6 +157,8 @@ class RecipeFile(_Table):
     audio: AudioOptions = AudioOptions()
     limits: LimitOptions = LimitOptions()
     shards: ShardOptions = ShardOptions()
+    dedup: DedupOptions = DedupOptions()
+    decontaminate: DecontaminateOptions = DecontaminateOptions()
     source: tuple[SourceEntry, ...] = Field(min_length=1, description="a [[source]] table for each input folder")
 
 
@@ -162,6 +170,10 @@ class Recipe(RecipeFile):
     def source_path(self, entry: SourceEntry) -> Path:
         """Where the source lies; UserError where a variable in it is not set."""
         return (self.folder / expand(entry.path, f"source {entry.name!r}")).resolve()
+
+    def evaluation_paths(self) -> tuple[Path, ...]:
+        """Where the evaluation sets lie; UserError where a variable in a path is not set."""
+        return tuple((self.folder / expand(p, "decontaminate.against")).resolve() for p in self.decontaminate.against)
 
     def resizing(self, kind: str, multiple: int) -> ResizePolicy:
         """How images, or the frames of videos, come to multiples of so many pixels; UserError where they cannot."""

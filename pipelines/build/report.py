@@ -31,13 +31,15 @@ class SourceReport:
 
 @dataclass
 class StageReport:
-    """Units of one stage of one source: how many there are, how many had to run, and why."""
+    """Units of one stage of one source: how many there are, how many had to run, and why. `seconds`: what workers spent
+    on all of them, in this build or an earlier one."""
 
     stage: str
     source: str
     units: int
     stale: int
     why: str = ""
+    seconds: float = 0.0
 
 
 @dataclass
@@ -120,7 +122,9 @@ def print_report(report: BuildReport) -> None:
         f" peak memory {report.peak_bytes / 1e9:.2f} GB)",
         soft_wrap=True,
     )
-    console.print(f"dataset: {report.out}   ledger: {report.out}/ledger", soft_wrap=True)
+    console.print(
+        f"dataset: {report.out}   ledger: {report.out}/ledger   report: {report.out}/report.html", soft_wrap=True
+    )
 
 
 def _table(report: BuildReport) -> Any:

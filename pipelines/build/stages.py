@@ -16,6 +16,7 @@ from typing import Any
 
 from mmdata.commit import sha256_of
 from pipelines.build.documents import DocumentWriter, read_documents
+from pipelines.build.executor import NO_PROGRESS, OUT_OF_MEMORY
 from pipelines.build.ledger import write_dropped
 from pipelines.build.units import Counts, Unit, read_lines, write_lines
 from pipelines.build.worker import Call
@@ -26,6 +27,7 @@ from pipelines.ingest.screen import screened
 from pipelines.ingest.source import Input, Source
 
 VERDICTS = "verdicts.jsonl"
+_REASONS = {NO_PROGRESS: "took too long", OUT_OF_MEMORY: OUT_OF_MEMORY}  # what a cause begins with -> the ledger's word
 
 OpenSource = Callable[[str, str, Path, dict[str, Any], Limits], Source]
 
@@ -138,7 +140,7 @@ def cluster_of(parts: Iterable[tuple[str, str]]) -> str:
 
 def poisoned(unit: Unit, uri: str, cause: str) -> Dropped:
     """The ledger line of a step that killed or hung its worker."""
-    reason = "took too long" if cause.startswith("no progress") else "crashed its worker"
+    reason = next((words for begin, words in _REASONS.items() if cause.startswith(begin)), "crashed its worker")
     return Dropped(unit.source, uri, unit.stage, reason, cause)
 
 

@@ -22,7 +22,8 @@ OVER_LIMIT = "over limit"
 CANNOT_DECODE = "cannot decode"
 NO_TRACK = "no such track"
 MISSING = "missing file"
-REASONS = (EMPTY, OVER_LIMIT, CANNOT_DECODE, NO_TRACK, MISSING)
+OUT_OF_MEMORY = "out of memory"
+REASONS = (EMPTY, OVER_LIMIT, CANNOT_DECODE, NO_TRACK, MISSING, OUT_OF_MEMORY)
 
 
 @dataclass(frozen=True)
