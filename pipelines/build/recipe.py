@@ -131,8 +131,8 @@ class SourceEntry(BaseModel):
     name: str = Field(description="becomes the folder OUT/<name>/")
     format: str = Field(description="how its files are read: one of the formats below")
     path: str = Field(
-        description="folder, file or glob pattern (** for any folders), relative to the recipe; ${VAR} stands for a"
-        " variable's value"
+        description="folder, file or glob pattern (** for any folders), relative to the recipe, or behind a URL (s3://,"
+        " gs://, ...), from where its files are copied into the user's cache; ${VAR} stands for a variable's value"
     )
 
     @property

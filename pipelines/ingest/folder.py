@@ -79,7 +79,7 @@ class Folder:
                 elif not os.path.isdir(path):
                     lost.append((relative, OUTSIDE, "a pipe, a socket or a device"))
         if self.pattern:
-            fits = _glob(self.pattern)
+            fits = glob_regex(self.pattern)
             files = [path for path in files if fits.fullmatch(path)]
             lost = [line for line in lost if fits.fullmatch(line[0])]
         return tuple(sorted(files)), tuple(sorted(lost))
@@ -230,7 +230,7 @@ def split_glob(path: Path) -> tuple[Path, str]:
     return Path(*parts[:first]), "/".join(parts[first:])
 
 
-def _glob(pattern: str) -> re.Pattern[str]:
+def glob_regex(pattern: str) -> re.Pattern[str]:
     """As a shell reads it: * and ? stop at "/", ** does not. A pattern that fits a folder takes all that is in it."""
     pieces = []
     for step in re.findall(r"\*\*/?|\*|\?|\[[^\]/]+\]|.", pattern, re.DOTALL):
