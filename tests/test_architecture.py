@@ -28,6 +28,7 @@ HOMES = {
     "pysubs2": ("pipelines/ingest/",),
     "pypdfium2": ("pipelines/ingest/pdf.py",),
     "warcio": ("pipelines/ingest/warc.py",),
+    "py3langid": ("pipelines/curate/language.py",),
     "typer": ("pipelines/cli.py",),
     "click": ("pipelines/cli.py",),
     "fsspec": ("mmdata/remote.py",),

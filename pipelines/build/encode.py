@@ -23,11 +23,10 @@ import numpy as np
 
 from mmdata.sample import Sample
 from mmdata.shards import encode_sample
-from pipelines.build.documents import read_documents
 from pipelines.build.ledger import write_dropped
 from pipelines.build.media import AsResized, Decoded, MediaSettings, decode, to_pcm
 from pipelines.build.recipe import SOFT
-from pipelines.build.stages import Verdict, poisoned, read_verdicts
+from pipelines.build.stages import Verdict, poisoned, read_kept
 from pipelines.build.units import Counts, Unit
 from pipelines.build.worker import Call
 from pipelines.ingest.document import Document, Dropped, Part
@@ -67,7 +66,8 @@ class EncodeSettings:
 @dataclass(frozen=True)
 class EncodeArgs:
     documents: Path  # folder of the ingest unit
-    verdicts: Path  # folder of the curate unit
+    curated: Path  # folder of the curate unit, for what rules changed
+    verdicts: Path  # folder of the unit whose verdicts hold
     root: Path
     settings: EncodeSettings
 
@@ -111,17 +111,16 @@ def describe_codecs(call: Call) -> dict[str, dict[str, Any]]:
 def encode(call: Call, unit: Unit, folder: Path) -> Counts:
     """Encode the documents of a unit; samples, kept media and ledger lines into `folder`."""
     args: EncodeArgs = unit.args
-    verdicts = {v.id: v for v in read_verdicts(args.verdicts)}
-    documents = [d for d in read_documents(args.documents, args.root) if d.id in verdicts]
-    jobs = [_jobs(i, document, verdicts[document.id]) for i, document in enumerate(documents)]
+    documents = list(read_kept(args.documents, args.curated, args.verdicts, args.root))
+    jobs = [_jobs(i, document, verdict) for i, (document, verdict) in enumerate(documents)]
     with _KeptMedia(folder, args.settings) as kept:
         _run([job for row in jobs for job in row], call, unit, args.settings, kept)
     dropped: list[Dropped] = []
     counts: Counter[str] = Counter()
     with _SampleWriter(folder) as writer:
-        for document, row in zip(documents, jobs):
+        for (document, verdict), row in zip(documents, jobs):
             dropped.extend(job.failure for job in row if job.failure)
-            sample = _sample(document, verdicts[document.id], row, args.settings)
+            sample = _sample(document, verdict, row, args.settings)
             if isinstance(sample, Dropped):
                 dropped.append(sample)
                 continue

@@ -89,7 +89,7 @@ def build(
     sources = [open_one(recipe, entry, open) for entry in recipe.source]
     if dry_run:
         return BuildReport(str(out), [planned(source) for source in sources], workers=workers, dry_run=True)
-    settings = {source.name: {"recipe": recipe_settings(recipe, names), **source.settings} for source in sources}
+    settings = {source.name: {"recipe": recipe_settings(recipe, names), **source.all_settings} for source in sources}
     held = None if explain else claim(out, settings)
     try:
         with resumable(out), _scratch(out, explain) as work:
@@ -141,7 +141,9 @@ class _Build:
         self._stage("ingest", self._ingest)
         self._stage("curate", self._curate)
         for source in self._alive():
-            source.verdicts = list(zip(source.folders("curate"), source.digests("curate")))
+            # With rules, not the ledger's lines: another threshold may drop the same documents.
+            kept = [marker["counts"].get("kept", marker["digest"]) for marker in source.markers["curate"]]
+            source.verdicts = list(zip(source.folders("curate"), kept))
         if self.recipe.decontaminate.against:
             self._across("benchmarks", self._benchmarks)
             self._stage("decontaminate", self._decontaminate)
@@ -264,10 +266,11 @@ class _Build:
     def _curate(self, source: BuildSource) -> list[Unit]:
         units = []
         for before, marker in zip(source.units["ingest"], source.markers["ingest"]):
-            args = stages.CurateArgs(before.folder, source.root)
+            args = stages.CurateArgs(before.folder, source.root, limits_of(self.recipe), source.curation)
             # Media that a page or a record names: their content may change while the page does not.
             state = [touched(source.root / path) for path in marker["counts"]["media"]]
-            decides = (before.fingerprint, marker["digest"], state)
+            rules = () if source.curation is None else (source.curation.settings(), vars(args.limits))
+            decides = (before.fingerprint, marker["digest"], state, *rules)
             units.append(self._unit("curate", source, before.name, stages.curate, args, *decides))
         return units
 
@@ -282,8 +285,16 @@ class _Build:
         limits, units = limits_of(self.recipe), []
         for i, before in enumerate(source.units["ingest"]):
             verdicts, digest = source.verdicts[i]
-            args = DecontaminateArgs(before.folder, verdicts, source.root, benchmarks.folder, made["digest"], limits)
-            decides = (source.markers["ingest"][i]["digest"], digest, made["digest"], vars(limits), versions())
+            args = DecontaminateArgs(
+                before.folder,
+                source.folders("curate")[i],
+                verdicts,
+                source.root,
+                benchmarks.folder,
+                made["digest"],
+                limits,
+            )
+            decides = (*_contents(source, i), digest, made["digest"], vars(limits), versions())
             units.append(self._unit("decontaminate", source, before.name, decontaminate, args, *decides))
         return units
 
@@ -291,8 +302,8 @@ class _Build:
         kinds, limits, units = self.recipe.dedup.near_kinds, limits_of(self.recipe), []
         for i, before in enumerate(source.units["ingest"]):
             verdicts, digest = source.verdicts[i]
-            args = SignArgs(before.folder, verdicts, source.root, kinds, limits)
-            decides = (source.markers["ingest"][i]["digest"], digest, kinds, vars(limits), versions())
+            args = SignArgs(before.folder, source.folders("curate")[i], verdicts, source.root, kinds, limits)
+            decides = (*_contents(source, i), digest, kinds, vars(limits), versions())
             units.append(self._unit("sign", source, before.name, sign, args, *decides))
         return units
 
@@ -346,8 +357,8 @@ class _Build:
         units = []
         for i, before in enumerate(source.units["ingest"]):
             verdicts, digest = source.verdicts[i]
-            args = encode.EncodeArgs(before.folder, verdicts, source.root, settings)
-            digests = [source.markers["ingest"][i]["digest"], digest]
+            args = encode.EncodeArgs(before.folder, source.folders("curate")[i], verdicts, source.root, settings)
+            digests = [*_contents(source, i), digest]
             units.append(self._unit("encode", source, before.name, encode.encode, args, digests, *decides))
         return units
 
@@ -392,7 +403,7 @@ class _Build:
         kept = [marker["counts"]["shard"] for marker in source.markers["media"]]
         media = MediaInfo(self.recipe.keep_media if kept else "none", tuple(MediaShard(**m) for m in kept))
         kinds = {kind for shard in shards for kind, counts in shard["counts"].items() if counts.get("items")}
-        settings = {**source.settings, **own_settings(recipe_settings(self.recipe, self.names), kinds - {"soft"})}
+        settings = {**source.all_settings, **own_settings(recipe_settings(self.recipe, self.names), kinds - {"soft"})}
         written = source.folders("write") + source.folders("media")
         files = tuple(file for file in self.files if file.codec in used)
         args = write.FinishArgs(written, shards, codecs, settings, media, files)
@@ -430,6 +441,12 @@ def _marker(unit: Unit) -> Marker:
     if marker is None:
         raise RunError(f"unit {unit.key} left no output in {unit.folder}; was {unit.work} changed? Run it again")
     return marker
+
+
+def _contents(source: BuildSource, i: int) -> list[str]:
+    """Digests of the documents that an ingest unit found and, where rules may have changed them, of what is left."""
+    ingested, curated = (source.markers[stage][i] for stage in ("ingest", "curate"))
+    return [ingested["digest"], *([curated["counts"]["kept"]] if "kept" in curated["counts"] else [])]
 
 
 def _why(stage: str, source: str, units: list[Unit], stale: list[Unit]) -> StageReport:

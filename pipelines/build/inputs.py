@@ -15,6 +15,7 @@ from pipelines.build.settings import limits_of
 from pipelines.build.stages import OpenSource, SourceArgs
 from pipelines.build.units import Unit
 from pipelines.config import expand, nearest
+from pipelines.curate.settings import Curation
 from pipelines.ingest.source import Input
 from pipelines.ingest.sources import SOURCES, open_source, require_inputs
 
@@ -30,6 +31,7 @@ class BuildSource:
     root: Path
     settings: dict[str, Any]
     cuts: list[tuple[Input, ...]]
+    curation: Curation | None = None
     units: dict[str, list[Unit]] = field(default_factory=dict)
     markers: dict[str, list[Marker]] = field(default_factory=dict)
     # Of each ingest unit the verdicts that hold so far: their folder and what says whether they are others now.
@@ -40,6 +42,11 @@ class BuildSource:
     @property
     def name(self) -> str:
         return self.entry.name
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        """What decides its bytes: with its rules, which ingestion does not know."""
+        return self.settings if self.curation is None else {**self.settings, "curate": self.curation.settings()}
 
     def folders(self, stage: str) -> tuple[Path, ...]:
         return tuple(unit.folder for unit in self.units[stage])
@@ -59,7 +66,7 @@ def open_one(recipe: Recipe, entry: SourceEntry, opener: OpenSource) -> BuildSou
     require_inputs(source)
     cuts = list(cut_inputs(source.inputs(), recipe.shards.unit_inputs, recipe.shards.unit_bytes))
     settings = {"name": entry.name, "format": entry.format, "source": source.settings()}
-    return BuildSource(entry, args, source.root, settings, cuts)
+    return BuildSource(entry, args, source.root, settings, cuts, recipe.curation(entry))
 
 
 def _resolved(recipe: Recipe, entry: SourceEntry) -> dict[str, Any]:
@@ -107,10 +114,10 @@ def reported(source: BuildSource) -> SourceReport:
     report = planned(source)
     for stage in ("ingest", "curate", "encode", "shuffle"):
         for marker in source.markers.get(stage, []):
-            for reason, count in marker["counts"].get("dropped", {}).items():
-                report.dropped[reason] = report.dropped.get(reason, 0) + count
-            for host, count in marker["counts"].get("lost_by_host", {}).items():
-                report.lost_by_host[host] = report.lost_by_host.get(host, 0) + count
+            for name in ("dropped", "changed", "lost_by_host"):
+                totals = getattr(report, name)
+                for reason, count in marker["counts"].get(name, {}).items():
+                    totals[reason] = totals.get(reason, 0) + count
     for _, dropped in source.judged.values():
         for reason, count in dropped.items():
             report.dropped[reason] = report.dropped.get(reason, 0) + count

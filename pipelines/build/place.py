@@ -64,7 +64,7 @@ def resumable(out: Path) -> Iterator[None]:
 
 
 # Which documents are left out may change: the shards are then written anew, out of the units that still fit.
-_MAY_CHANGE = ("recipe.dedup", "recipe.decontaminate")
+_MAY_CHANGE = ("recipe.dedup", "recipe.decontaminate", "curate")
 
 
 def _compare(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mmdata.errors import UserError
 from mmdata.shards import check_name
 from pipelines.config import check, expand, read_toml
+from pipelines.curate.settings import Curate, Curation, curation_of, laid_over
 from pipelines.dedup.options import DecontaminateOptions, DedupOptions
 from tokenizer.image import ResizePolicy
 
@@ -131,6 +132,9 @@ class SourceEntry(BaseModel):
     name: str = Field(description="becomes the folder OUT/<name>/")
     format: str = Field(description="how its files are read: one of the formats below")
     path: str = Field(description="folder or file, relative to the recipe; ${VAR} stands for a variable's value")
+    curate: dict[str, Any] = Field(
+        default={}, description="the keys of [curate] that are other for this source; `rules = []` takes all rules off"
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -156,6 +160,7 @@ class RecipeFile(_Table):
     shards: ShardOptions = ShardOptions()
     dedup: DedupOptions = DedupOptions()
     decontaminate: DecontaminateOptions = DecontaminateOptions()
+    curate: Curate = Curate()
     source: tuple[SourceEntry, ...] = Field(min_length=1, description="a [[source]] table for each input folder")
 
 
@@ -171,6 +176,10 @@ class Recipe(RecipeFile):
     def evaluation_paths(self) -> tuple[Path, ...]:
         """Where the evaluation sets lie; UserError where a variable in a path is not set."""
         return tuple((self.folder / expand(p, "decontaminate.against")).resolve() for p in self.decontaminate.against)
+
+    def curation(self, entry: SourceEntry) -> Curation | None:
+        """The rules of a source, None where it has none; UserError names a wrong key or a list that is not there."""
+        return curation_of(self.curate, entry.curate, self.folder, f"source {entry.name!r}, curate")
 
     def resizing(self, kind: str, multiple: int) -> ResizePolicy:
         """How images, or the frames of videos, come to multiples of so many pixels; UserError where they cannot."""
@@ -203,6 +212,9 @@ def make_recipe(file: RecipeFile, folder: Path, where: str) -> Recipe:
     if soft and file.keep_media != "resized":
         raise UserError(f'{where}: codecs.{soft[0]} = "soft" needs keep_media = "resized", or there is nothing to read')
     _check_sizes(file, where)
+    laid_over(file.curate, {}, f"{where}: curate")
+    for entry in file.source:
+        laid_over(file.curate, entry.curate, f"{where}: source {entry.name!r}, curate")
     return Recipe(folder=folder, **{name: getattr(file, name) for name in RecipeFile.model_fields})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ class SourceReport:
     soft: int = 0
     dropped: dict[str, int] = field(default_factory=dict)  # by reason: inputs, records and parts
     lost_by_host: dict[str, int] = field(default_factory=dict)  # remote media that could not be had
+    changed: dict[str, int] = field(default_factory=dict)  # by what: lines taken out, addresses masked
     bytes: int = 0
     fingerprint: str = ""
 
@@ -70,18 +72,17 @@ class BuildReport:
     @property
     def dropped(self) -> dict[str, int]:
         """Ledger lines by reason, of all sources, the most frequent first."""
-        total: Counter[str] = Counter()
-        for source in self.sources:
-            total.update(source.dropped)
-        return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
+        return _summed(source.dropped for source in self.sources)
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """What rules changed in documents, of all sources, the most frequent first."""
+        return _summed(source.changed for source in self.sources)
 
     @property
     def lost_by_host(self) -> dict[str, int]:
         """Remote media that could not be had by host, of all sources, the most frequent first."""
-        total: Counter[str] = Counter()
-        for source in self.sources:
-            total.update(source.lost_by_host)
-        return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
+        return _summed(source.lost_by_host for source in self.sources)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -91,8 +92,16 @@ class BuildReport:
             "codes": self.codes,
             "dropped": self.dropped,
             "lost_by_host": self.lost_by_host,
+            "changed": self.changed,
             "units_run": self.units_run,
         }
+
+
+def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for some in counts:
+        total.update(some)
+    return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 def print_report(report: BuildReport) -> None:
@@ -112,6 +121,8 @@ def print_report(report: BuildReport) -> None:
     if lost := report.lost_by_host:
         most = ", ".join(f"{host} {count:,}" for host, count in list(lost.items())[:5])
         console.print(f"  media of {len(lost):,} hosts could not be had: {most}", soft_wrap=True)
+    for what, count in report.changed.items():
+        console.print(f"  changed: {count:,} {what}")
     if report.total("soft"):
         console.print(f"  soft items: {report.total('soft'):,}")
     if not report.units_run:

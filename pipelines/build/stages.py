@@ -1,7 +1,8 @@
 """The first two stages: ingest (inputs to documents) and curate (documents to verdicts). Both run in workers.
 
-Curation is one pass for now: it drops documents without parts and says, from the digests of the parts' bytes, to which
-duplicate cluster a document belongs. Exact copies share a cluster, and so a split.
+Curation is one pass: it applies the recipe's rules (pipelines/curate), drops documents without parts and says, from
+the digests of the parts' bytes, to which duplicate cluster a document belongs. Exact copies share a cluster, and so a
+split. What a rule changed of a document is written beside the verdicts; digests and clusters are of what came in.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,10 @@ from mmdata.commit import sha256_of
 from pipelines.build.documents import DocumentWriter, read_documents
 from pipelines.build.executor import NO_PROGRESS, OUT_OF_MEMORY
 from pipelines.build.ledger import write_dropped
-from pipelines.build.units import Counts, Unit, read_lines, write_lines
+from pipelines.build.units import Counts, Unit, fingerprint_of, read_lines, write_lines
 from pipelines.build.worker import Call
+from pipelines.curate.judge import Judged, judge
+from pipelines.curate.settings import Curation
 from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.media import Limits
 from pipelines.ingest.reference import lost_by_host
@@ -28,6 +32,7 @@ from pipelines.ingest.source import Input, Source
 
 VERDICTS = "verdicts.jsonl"
 _REASONS = {NO_PROGRESS: "took too long", OUT_OF_MEMORY: OUT_OF_MEMORY}  # what a cause begins with -> the ledger's word
+CHANGED = "changed"  # a folder of documents
 
 OpenSource = Callable[[str, str, Path, dict[str, Any], Limits], Source]
 
@@ -68,6 +73,8 @@ class IngestArgs:
 class CurateArgs:
     documents: Path  # folder of the ingest unit
     root: Path
+    limits: Limits
+    curation: Curation | None
 
 
 @dataclass(frozen=True)
@@ -114,17 +121,82 @@ def curate(call: Call, unit: Unit, folder: Path) -> Counts:
     """A verdict on each document of an ingest unit."""
     args: CurateArgs = unit.args
     digest_file = functools.lru_cache(maxsize=256)(_file_digest)
-    kept, dropped = [], []
-    for document in read_documents(args.documents, args.root):
-        call.at(document.uri)
-        if not document.parts:
-            dropped.append(Dropped(unit.source, document.uri, "curate", "empty", "the document has no part"))
-            continue
-        digests = [_digest(part, digest_file) for part in document.parts]
-        words = ((part.kind, digest) for part, digest in zip(document.parts, digests))
-        kept.append([document.id, cluster_of(words), digests])
+    kept: list[Any] = []
+    dropped: list[Dropped] = []
+    changed: Counter[str] = Counter()
+    with _Changed(folder, args.root, args.curation is not None) as writer:
+        for document in read_documents(args.documents, args.root):
+            if document.uri in call.skip:
+                dropped.append(poisoned(unit, document.uri, call.skip[document.uri]))
+                continue
+            call.at(document.uri)
+            if not document.parts:
+                dropped.append(Dropped(unit.source, document.uri, "curate", "empty", "the document has no part"))
+                continue
+            judged = _judged(document, args)
+            dropped.extend(_left_out(judged, unit.source))
+            if judged.failed is not None:
+                continue
+            digests = [_digest(part, digest_file) for part in document.parts]
+            words = ((part.kind, digest) for part, digest in zip(document.parts, digests))
+            kept.append([document.id, cluster_of(words), [digests[place] for place in judged.places]])
+            if judged.document is not document:
+                writer.write(judged.document)
+                changed.update(judged.changed)
     write_lines(folder / VERDICTS, kept)
-    return {"documents": len(kept), "dropped": write_dropped(folder, dropped)}
+    counts: Counts = {"documents": len(kept), "dropped": write_dropped(folder, dropped)}
+    if args.curation is None:
+        return counts
+    files = [folder / VERDICTS, *sorted((folder / CHANGED).iterdir())]
+    return {**counts, "changed": dict(sorted(changed.items())), "kept": fingerprint_of(*map(sha256_of, files))}
+
+
+class _Changed:
+    """The documents that rules changed, into a folder of their own; no folder where there are no rules."""
+
+    def __init__(self, folder: Path, root: Path, rules: bool) -> None:
+        self._writer: DocumentWriter | None = None
+        if rules:
+            (folder / CHANGED).mkdir()
+            self._writer = DocumentWriter(folder / CHANGED, root)
+
+    def write(self, document: Document) -> None:
+        assert self._writer is not None
+        self._writer.write(document)
+
+    def __enter__(self) -> _Changed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.__exit__()
+
+
+def read_kept(documents: Path, curated: Path, verdicts: Path, root: Path) -> Iterator[tuple[Document, Verdict]]:
+    """The documents of an ingest unit that are kept by the verdicts in the folder `verdicts`, as the rules of the
+    curate unit `curated` left them, in order."""
+    found = {verdict.id: verdict for verdict in read_verdicts(verdicts)}
+    changed = read_documents(curated / CHANGED, root) if (curated / CHANGED).is_dir() else iter(())
+    other = next(changed, None)
+    for document in read_documents(documents, root):
+        if other is not None and other.id == document.id:
+            document, other = other, next(changed, None)
+        if document.id in found:
+            yield document, found[document.id]
+
+
+def _judged(document: Document, args: CurateArgs) -> Judged:
+    if args.curation is None:
+        return Judged(document, list(range(len(document.parts))))
+    return judge(document, args.curation, args.limits)
+
+
+def _left_out(judged: Judged, source: str) -> list[Dropped]:
+    """The ledger lines of a document: of itself, or of the parts it is kept without."""
+    if judged.failed is not None:
+        return [Dropped(source, judged.document.uri, "curate", judged.failed.rule, judged.failed.detail)]
+    uri = judged.document.uri
+    return [Dropped(source, part.uri or uri, "curate", m.rule, m.detail) for part, m in judged.parts]
 
 
 def read_verdicts(folder: Path) -> list[Verdict]:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmdata.commit import sha256_of
-from pipelines.build.documents import read_documents
 from pipelines.build.ledger import write_dropped
-from pipelines.build.stages import VERDICTS, Verdict, read_verdicts
+from pipelines.build.stages import VERDICTS, Verdict, read_kept
 from pipelines.build.units import Counts, Unit, write_lines
 from pipelines.build.worker import Call
 from pipelines.dedup.evaluation import Index, load_index
@@ -29,6 +28,7 @@ from pipelines.ingest.media import Limits, MediaError
 @dataclass(frozen=True)
 class DecontaminateArgs:
     documents: Path  # folder of the ingest unit
+    curated: Path  # folder of the curate unit
     verdicts: Path
     root: Path
     index: Path
@@ -41,12 +41,8 @@ def decontaminate(call: Call, unit: Unit, folder: Path) -> Counts:
     `verdicts`: their sha256, or "" where no document went."""
     args: DecontaminateArgs = unit.args
     index = _loaded(args.index, args.index_digest)
-    verdicts = {v.id: v for v in read_verdicts(args.verdicts)}
     kept, dropped = [], []
-    for document in read_documents(args.documents, args.root):
-        verdict = verdicts.get(document.id)
-        if verdict is None:
-            continue
+    for document, verdict in read_kept(args.documents, args.curated, args.verdicts, args.root):
         call.at(document.uri)
         found = _matches(document, verdict, index, args.limits, call)
         if found:

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.build.documents import read_documents
-from pipelines.build.stages import Verdict, read_verdicts
+from pipelines.build.stages import Verdict, read_kept
 from pipelines.build.units import Counts, Unit, write_lines
 from pipelines.build.worker import Call
 from pipelines.dedup.looks import FRAMES as VIDEO_FRAMES
@@ -54,6 +53,7 @@ _TEXTS = 256  # signed at once
 @dataclass(frozen=True)
 class SignArgs:
     documents: Path  # folder of the ingest unit
+    curated: Path  # folder of the curate unit
     verdicts: Path
     root: Path
     kinds: tuple[str, ...]  # those whose near duplicates are looked for
@@ -68,14 +68,12 @@ def versions() -> dict[str, str]:
 def sign(call: Call, unit: Unit, folder: Path) -> Counts:
     """The signatures of a unit's documents into `folder`."""
     args: SignArgs = unit.args
-    verdicts = {v.id: v for v in read_verdicts(args.verdicts)}
     rows = _Rows(call, args)
     uris = []
-    for document in read_documents(args.documents, args.root):
-        if document.id in verdicts:
-            call.at(document.uri)
-            rows.add(document, verdicts[document.id])
-            uris.append(document.uri)
+    for document, verdict in read_kept(args.documents, args.curated, args.verdicts, args.root):
+        call.at(document.uri)
+        rows.add(document, verdict)
+        uris.append(document.uri)
     rows.save(folder)
     write_lines(folder / URIS, uris)
     return {"documents": len(uris)}

@@ -65,10 +65,19 @@ def decode_image(
 
 def image_size(medium: bytes | Path, limits: Limits | None = None) -> tuple[int, int]:
     """(height, width) as stored, without decoding: for filters. Raises only MediaError."""
+    return image_header(medium, limits)[1:]
+
+
+def image_header(medium: bytes | Path, limits: Limits | None = None) -> tuple[str, int, int]:
+    """(format in lower case, height, width) as stored, without decoding: for filters. Raises only MediaError.
+
+    A JPEG of several frames (MPO) is a JPEG.
+    """
     with opened(medium, limits or Limits()) as file:
         try:
             with Image.open(file, formats=FORMATS) as image:
-                return image.size[1], image.size[0]
+                name = (image.format or "").lower()
+                return "jpeg" if name == "mpo" else name, image.size[1], image.size[0]
         except Exception as error:
             raise MediaError(CANNOT_DECODE, _without_address(one_line(error))) from None
 

@@ -1,0 +1,146 @@
+"""The `[curate]` table of a recipe, and what it comes to for one source: `Curation`, which travels to workers.
+
+No family is on unless `rules` names it. A source's own `[source.curate]` is laid over `[curate]` key by key, and a
+language's `[curate.languages.LANG]` over both.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pipelines.config import check, expand
+from pipelines.curate.c4 import C4
+from pipelines.curate.fineweb import FineWeb
+from pipelines.curate.gopher_quality import GopherQuality
+from pipelines.curate.gopher_repetition import GopherRepetition
+from pipelines.curate.language import Language
+from pipelines.curate.lists import Lists, read_list
+from pipelines.curate.personal import Personal
+from pipelines.curate.pictures import Pictures
+from pipelines.curate.table import Table
+
+VERSION = 1  # raise it when the code of a rule changes what it says
+_OF_LISTS = ("words", "hosts")
+
+# In the order in which they are applied.
+Family = Literal[
+    "lists", "language", "gopher_repetition", "gopher_quality", "c4", "fineweb", "pictures", "personal"
+]  # fmt: skip
+
+
+class Curate(Table):
+    """Which documents are kept, and what is changed in them (docs/rules.md)."""
+
+    rules: tuple[Family, ...] = Field(
+        default=(), description="the families that are on; they are applied in the order of these tables"
+    )
+    default_language: str = Field(
+        default="en", description="of texts whose language nobody says: decides stop words and [curate.languages]"
+    )
+    lists: Lists = Lists()
+    language: Language = Language()
+    gopher_repetition: GopherRepetition = GopherRepetition()
+    gopher_quality: GopherQuality = GopherQuality()
+    c4: C4 = C4()
+    fineweb: FineWeb = FineWeb()
+    pictures: Pictures = Pictures()
+    personal: Personal = Personal()
+    languages: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="other numbers for a language: `[curate.languages.zh.fineweb]`, with its keys",
+    )
+
+
+@dataclass(frozen=True)
+class Curation:
+    """The rules of one source, in plain values that can be hashed and pickled."""
+
+    table: str  # canonical JSON of a Curate
+    lists: tuple[tuple[str, Path, str], ...] = ()  # ("words" or "hosts", file, its sha256)
+
+    @property
+    def rules(self) -> Curate:
+        return _parsed(self.table)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the verdicts, and no path: the families that are on, with all their numbers."""
+        rules = self.rules
+        words: dict[str, Any] = {"version": VERSION, "default_language": rules.default_language}
+        words |= {name: getattr(rules, name).model_dump(mode="json") for name in rules.rules}
+        if over := {tag: tables for tag, tables in _overrides(rules).items() if tables}:
+            words["languages"] = over
+        if "lists" in rules.rules:
+            for kind in _OF_LISTS:
+                words["lists"][kind] = [digest for its, _, digest in self.lists if its == kind]
+        if "language" in rules.rules:
+            words["py3langid"] = metadata.version("py3langid")
+        return words
+
+
+def curation_of(curate: Curate, own: dict[str, Any], folder: Path, where: str) -> Curation | None:
+    """The rules of a source with `own` keys over those of the recipe in `folder`; None where no family is on.
+
+    UserError names an unknown key and the nearest known one, or a list that cannot be read.
+    """
+    rules = laid_over(curate, own, where)
+    if not rules.rules:
+        return None
+    files = []
+    for kind in _OF_LISTS if "lists" in rules.rules else ():
+        for name in getattr(rules.lists, kind):
+            path = (folder / expand(name, f"{where}.lists.{kind}")).resolve()
+            files.append((kind, path, _digest(read_list(path))))
+    return Curation(json.dumps(rules.model_dump(mode="json", exclude_unset=True), sort_keys=True), tuple(files))
+
+
+def laid_over(curate: Curate, own: dict[str, Any], where: str) -> Curate:
+    """The rules with `own` keys over them; UserError names a wrong key of these, or of a language."""
+    merged = _over(curate.model_dump(exclude_unset=True), own)
+    rules = check(Curate, merged, where)
+    for tag, tables in rules.languages.items():
+        check(Curate, _over(merged, tables), f"{where}.languages.{tag}")
+    return rules
+
+
+@functools.lru_cache(maxsize=256)
+def rules_for(table: str, language: str) -> Curate:
+    """The rules with what `[curate.languages]` says of a language laid over them."""
+    rules = _parsed(table)
+    if language not in rules.languages:
+        return rules
+    return Curate.model_validate(_over(rules.model_dump(exclude_unset=True), rules.languages[language]))
+
+
+def _overrides(rules: Curate) -> dict[str, dict[str, Any]]:
+    """What `languages` says of families that are on."""
+    return {
+        tag: {name: value for name, value in tables.items() if name in rules.rules}
+        for tag, tables in rules.languages.items()
+    }
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, table by table, key by key."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _digest(entries: tuple[str, ...]) -> str:
+    """Of what a list says: comments and order change no verdict."""
+    return hashlib.sha256("\n".join(sorted(entries)).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(table: str) -> Curate:
+    return Curate.model_validate(json.loads(table))

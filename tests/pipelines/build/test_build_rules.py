@@ -1,0 +1,153 @@
+"""A build with curation rules: what they drop and change, what runs again when one changes, and what dry-run shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toy_build
+from toy_build import load_toy, make_media, paint, toy_recipe, tree
+
+import mmdata
+from pipelines.build.engine import build
+from pipelines.build.ledger import read_ledger
+from pipelines.build.report import BuildReport
+from tokenizer.codec import Codes, Shape
+
+GOOD = "This page has words to read, and it is one of them. Here we have more of that. And so it ends with this."
+PAGES = [
+    {"id": "good", "text": GOOD, "url": "https://good.org/1"},
+    {"id": "menu", "text": f"home\n{GOOD}\nabout"},
+    {"id": "mail", "text": f"{GOOD} Write to ann@mail.org."},
+    {"id": "short", "text": "Short phrases to be. That is. Yes indeed."},
+    {"id": "code", "text": f"{{ {GOOD}"},
+    {"id": "host", "text": GOOD + " It is here.", "url": "https://www.bad.org/1"},
+    {
+        "id": "german",
+        "text": "Das ist ein Satz auf Deutsch, und er ist lang genug. Und noch einer. So ist das hier eben.",
+    },
+]
+RULES = {
+    "rules": ["lists", "language", "gopher_quality", "c4", "personal"],
+    "lists": {"hosts": ["hosts.txt"]},
+    "language": {"languages": ["en"], "min_characters": 60, "min_score": 0.2},
+    "gopher_quality": {"min_words": 10},
+}
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    root = tmp_path / "media"
+    (root / "web").mkdir(parents=True)
+    (root / "web" / "a.jsonl").write_text("\n".join(map(json.dumps, PAGES)), "utf-8")
+    (root / "hosts.txt").write_text("bad.org\n", "utf-8")
+    return root
+
+
+def run(root: Path, out: Path, curate: dict[str, Any], workers: int = 1, **options: Any) -> BuildReport:
+    recipe = toy_recipe(root, source=[{"name": "web", "format": "jsonl", "path": "web"}], curate=curate)
+    return build(recipe, out, workers, progress=False, load=load_toy, **options)
+
+
+def texts(out: Path) -> list[str]:
+    source = mmdata.open(out)["web"]
+    items = [item for split in (source.train, source.validation) for s in split for item in s.items]
+    return sorted(toy_build.ToyText().decode(Codes(i.codes, Shape(len(i.codes), 1))) for i in items)
+
+
+def stale(report: BuildReport) -> dict[str, int]:
+    return {stage.stage: stage.stale for stage in report.stages}
+
+
+def test_each_document_is_in_the_shards_or_in_the_ledger_with_what_was_measured(pages: Path, tmp_path: Path) -> None:
+    report = run(pages, tmp_path / "out", RULES)
+    assert texts(tmp_path / "out") == sorted([GOOD, GOOD, f"{GOOD} Write to email@example.com."])
+    ledger = {line["uri"]: line for line in read_ledger(tmp_path / "out" / "ledger" / "web.jsonl")}
+    assert {uri: (line["stage"], line["reason"], line["detail"]) for uri, line in ledger.items()} == {
+        "a.jsonl#L4": ("curate", "gopher: too few words", "8, at least 10"),
+        "a.jsonl#L5": ("curate", "c4: curly bracket", "1, at most 0"),
+        "a.jsonl#L6": ("curate", "lists: listed host", "www.bad.org, none of 1 hosts"),
+        "a.jsonl#L7": ("curate", "language: not kept", "de, one of en"),
+    }
+    assert report.dropped["gopher: too few words"] == 1 and sum(report.dropped.values()) == 4
+    assert report.changed == {"c4: lines without an end mark": 2, "personal: e-mail addresses masked": 1}
+    saved = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert saved["dropped"] == report.dropped and saved["changed"] == report.changed
+    settings = json.loads((tmp_path / "out" / "web" / "manifest.json").read_text())["settings"]
+    assert settings["curate"]["gopher_quality"]["min_words"] == 10 and str(pages) not in json.dumps(settings)
+
+
+def test_two_workers_write_the_same_bytes(pages: Path, tmp_path: Path) -> None:
+    run(pages, tmp_path / "a", RULES)
+    run(pages, tmp_path / "b", RULES, workers=2)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_a_changed_threshold_runs_curation_again_and_what_follows_only_where_its_output_changed(
+    pages: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = run(pages, out, RULES)
+    assert run(pages, out, RULES).units_run == 0
+    idle = run(pages, out, {**RULES, "gopher_quality": {"min_words": 9}})  # no document has 9 words
+    ran = {stage for stage, units in stale(idle).items() if units}
+    assert ran == {"curate", "finish"}  # finish: the manifest says which rules it was
+    assert texts(out) and idle.total("samples") == first.total("samples")
+    more = run(pages, out, {**RULES, "gopher_quality": {"min_words": 8}})
+    assert stale(more)["ingest"] == 0 and stale(more)["curate"] == 2 and stale(more)["encode"] == 1
+    assert "gopher: too few words" not in more.dropped
+    run(pages, tmp_path / "anew", {**RULES, "gopher_quality": {"min_words": 8}})
+    assert tree(out) == tree(tmp_path / "anew")
+
+
+def test_a_changed_list_is_read_again(pages: Path, tmp_path: Path) -> None:
+    run(pages, tmp_path / "out", RULES)
+    (pages / "hosts.txt").write_text("good.org\n", "utf-8")
+    report = run(pages, tmp_path / "out", RULES)
+    assert stale(report)["ingest"] == 0 and stale(report)["curate"] == 2
+    lines = read_ledger(tmp_path / "out" / "ledger" / "web.jsonl")
+    assert [line["uri"] for line in lines if line["reason"] == "lists: listed host"] == ["a.jsonl#L1"]
+
+
+def test_without_rules_no_word_of_them_is_written(pages: Path, tmp_path: Path) -> None:
+    run(pages, tmp_path / "out", {})
+    run(pages, tmp_path / "off", {"gopher_quality": {"min_words": 3}})
+    assert tree(tmp_path / "out") == tree(tmp_path / "off")
+    assert len(texts(tmp_path / "out")) == len(PAGES)
+    assert not any(b"curate" in data for name, data in tree(tmp_path / "out").items() if name.endswith(".json"))
+
+
+def test_clusters_and_digests_are_of_what_came_in(pages: Path, tmp_path: Path) -> None:
+    run(pages, tmp_path / "plain", {})
+    run(pages, tmp_path / "ruled", RULES)
+
+    def known(out: Path) -> dict[str, tuple[str, ...]]:
+        source = mmdata.open(out)["web"]
+        return {
+            s.id: (s.cluster, *(item.digest for item in s.items))
+            for split in (source.train, source.validation)
+            for s in split
+        }
+
+    plain, ruled = known(tmp_path / "plain"), known(tmp_path / "ruled")
+    assert len(ruled) == 3 and all(plain[name] == words for name, words in ruled.items())
+
+
+def test_a_picture_that_a_rule_refuses_is_left_out_of_its_document(tmp_path: Path) -> None:
+    root, out = tmp_path / "media", tmp_path / "out"
+    make_media(root, texts=0, pictures=3)
+    paint(root / "pictures" / "big.png", (1, 2, 3), (200, 160))
+    (root / "pictures" / "big.txt").write_text("a caption with enough words", "utf-8")
+    curate = {"rules": ["pictures"], "pictures": {"min_words": 0, "min_paragraph_words": 2, "min_images": 0}}
+    curate["pictures"] |= {"max_special": 1, "max_paragraph_special": 1}  # type: ignore[operator]
+    sources = [{"name": "pictures", "format": "captions", "path": "pictures"}]
+    recipe = toy_recipe(root, source=sources, curate=curate)
+    report = build(recipe, out, 1, progress=False, load=load_toy)
+    lines = read_ledger(out / "ledger" / "pictures.jsonl")
+    assert sorted(line["uri"] for line in lines if line["reason"] == "pictures: too small") == [
+        "00.png", "01.png", "02.png"
+    ]  # fmt: skip
+    assert report.total("samples") == 5 and report.codes["image"] > 0
+    assert {line["detail"] for line in lines if line["stage"] == "curate"} == {"64, at least 150"}

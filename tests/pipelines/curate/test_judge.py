@@ -1,0 +1,219 @@
+"""All rules on one document: their order, what they leave, and what a recipe says of them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmdata.errors import UserError
+from pipelines.build.recipe import parse_recipe
+from pipelines.curate.judge import Judged, judge
+from pipelines.curate.language import identify
+from pipelines.curate.lists import Lists, WordList, listed_host, read_list
+from pipelines.curate.settings import Curate, Curation, curation_of
+from pipelines.ingest.document import Document, Part
+
+ENGLISH = "This is the first sentence of it. And that is the second of them. Here we have the third with words."
+
+
+def rules(*families: str, folder: Path = Path(), **tables: Any) -> Curation:
+    found = curation_of(Curate.model_validate({"rules": families, **tables}), {}, folder, "curate")
+    assert found is not None
+    return found
+
+
+def document(*parts: Part | str, language: str = "", **words: Any) -> Document:
+    made = tuple(Part("text", text=part, uri="d#t") if isinstance(part, str) else part for part in parts)
+    return Document("00", "web", made, uri=words.pop("uri", "d"), language=language, **words)
+
+
+def image(width: int, height: int, uri: str = "cat.png") -> Part:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("L", (width, height)).save(file, "PNG")
+    return Part("image", data=file.getvalue(), uri=uri)
+
+
+def reason(found: Judged) -> str:
+    return found.failed.rule if found.failed else ""
+
+
+def test_without_a_failing_rule_the_document_is_the_very_same() -> None:
+    whole = document(ENGLISH)
+    found = judge(whole, rules("c4", "personal"))
+    assert found.document is whole and found.places == [0] and not found.failed and not found.changed
+
+
+def test_the_first_rule_that_fails_decides_and_every_goes_on() -> None:
+    curation = rules("gopher_quality", "c4", "gopher_repetition")
+    found = judge(document("one one one one one"), curation)
+    assert reason(found) == "gopher: most frequent 2-gram"  # repetition comes before quality, as in FineWeb
+    found = judge(document("one one one one one"), curation, every=True)
+    assert reason(found) == "gopher: most frequent 2-gram"
+    assert {"gopher: too few words", "c4: too few sentences"} <= {m.rule for m in found.measures if not m.kept}
+
+
+def test_what_c4_takes_out_is_gone_for_the_rules_after_it() -> None:
+    found = judge(document(f"menu\nhome\n{ENGLISH}\nabout"), rules("c4", "fineweb"))
+    assert [p.text for p in found.document.parts] == [ENGLISH] and not found.failed
+    assert found.changed == {"c4: lines without an end mark": 3}
+    assert reason(judge(document(f"menu\nhome\n{ENGLISH}\nabout"), rules("fineweb"))) == "fineweb: short lines"
+
+
+def test_a_part_with_no_line_left_goes_and_the_others_keep_their_places() -> None:
+    picture = image(200, 200)
+    found = judge(document("menu", picture, ENGLISH), rules("c4"))
+    assert found.places == [1, 2] and found.document.parts[0] is picture and not found.failed
+    assert [(part.text, m.rule) for part, m in found.parts] == [("menu", "c4: no line is left")]
+    assert reason(judge(document("menu"), rules("c4", c4={"min_sentences": 0}))) == "no part left"
+
+
+def test_texts_with_times_of_their_words_keep_their_lines() -> None:
+    timed = Part("text", text="no end mark", unit_times=((0.0, 0.1), (0.1, 0.2), (0.2, 0.3)))
+    assert judge(document(timed, ENGLISH), rules("c4")).places == [0, 1]
+
+
+def test_pictures_and_paragraphs_go_and_then_the_document_is_judged() -> None:
+    good, small = image(200, 200), image(149, 200)
+    curation = rules("pictures")
+    found = judge(document(ENGLISH, small, "two words", image(400, 400, "site/logo.png"), good), curation)
+    assert found.places == [0, 4] and not found.failed
+    assert [m.rule for _, m in found.parts] == [
+        "pictures: too small", "pictures: paragraph of few words", "pictures: word in its address"
+    ]  # fmt: skip
+    assert found.parts[0][1].detail == "149, at least 150"
+    assert reason(judge(document(ENGLISH, small), curation)) == "pictures: too few pictures"
+
+
+def test_a_picture_that_cannot_be_read_is_left_to_decoding(tmp_path: Path) -> None:
+    broken = Part("image", data=b"no picture", uri="a.png")
+    gone = Part("image", path=tmp_path / "gone.png", uri="b.png")
+    assert judge(document(ENGLISH, broken, gone), rules("pictures")).places == [0, 1, 2]
+
+
+GERMAN = "Das ist ein Satz auf Deutsch, und er ist lang genug, dass man die Sprache mit Sicherheit erkennen kann."
+
+
+def test_languages_are_found_stored_and_chosen() -> None:
+    assert identify(GERMAN)[0] == "de" and 0.65 < identify(GERMAN)[1] <= 1
+    found = judge(document(GERMAN), rules("language"))
+    assert found.document.language == "de" and not found.failed
+    curation = rules("language", language={"languages": ["en", "fr"]})
+    found = judge(document(GERMAN), curation)
+    assert found.failed and (found.failed.rule, found.failed.detail) == ("language: not kept", "de, one of en, fr")
+
+
+def test_a_document_keeps_the_language_it_says_unless_told_otherwise() -> None:
+    curation = rules("language", language={"languages": ["en"]})
+    assert judge(document(GERMAN, language="en-GB"), curation).document.language == "en-GB"
+    assert reason(judge(document(ENGLISH, language="de"), curation)) == "language: not kept"
+    doubt = rules("language", language={"languages": ["en"], "trust": False})
+    assert reason(judge(document(GERMAN, language="en"), doubt)) == "language: not kept"
+
+
+def test_the_score_has_a_limit_and_short_texts_are_not_measured() -> None:
+    score = identify(GERMAN)[1]
+    assert not judge(document(GERMAN), rules("language", language={"min_score": score})).failed
+    sure = rules("language", language={"min_score": 1.0, "min_characters": len(GERMAN)})
+    assert reason(judge(document(GERMAN), sure)) == "language: not sure"
+    assert not judge(document(GERMAN[:-1]), sure).failed
+
+
+def test_a_language_may_have_numbers_of_its_own() -> None:
+    other = {"de": {"gopher_quality": {"min_words": 18, "min_stop_words": 0}}}
+    curation = rules("gopher_quality", languages=other)
+    assert reason(judge(document(GERMAN, language="en"), curation)) == "gopher: too few words"
+    assert not judge(document(GERMAN, language="de-AT"), curation).failed
+
+
+def test_listed_words_are_whole_words_in_any_case() -> None:
+    words = WordList(("bad", "very worse", "坏"))
+    assert words.count("BAD bad, badly; a very\nworse thing. 很坏的") == 4
+
+
+def test_listed_hosts_mean_their_subdomains(tmp_path: Path) -> None:
+    (tmp_path / "hosts.txt").write_text("# not wanted\nBad.org\n\nx.net # either\n", "utf-8")
+    assert read_list(tmp_path / "hosts.txt") == ("bad.org", "x.net")
+    hosts = frozenset({"bad.org"})
+    kept = [[m.kept for m in listed_host(h, hosts)] for h in ("bad.org", "www.bad.org", "notbad.org", "org", "")]
+    assert kept == [[False], [False], [True], [True], []]
+
+
+def test_lists_drop_documents_and_parts(tmp_path: Path) -> None:
+    (tmp_path / "hosts.txt").write_text("bad.org\n", "utf-8")
+    (tmp_path / "words.txt").write_text("sentence\n", "utf-8")
+    tables = {"hosts": ["hosts.txt"], "words": ["words.txt"], "max_words": 1}
+    curation = rules("lists", folder=tmp_path, lists=tables)
+    assert not judge(document(ENGLISH, uri="https://good.org/a"), curation).failed
+    assert reason(judge(document(ENGLISH, uri="https://cdn.bad.org/a"), curation)) == "lists: listed host"
+    assert reason(judge(document(ENGLISH, metadata={"url": "http://bad.org"}), curation)) == "lists: listed host"
+    assert reason(judge(document(ENGLISH + ENGLISH), curation)) == "lists: listed words"
+    found = judge(document(ENGLISH, image(9, 9, "http://bad.org/a.png")), curation)
+    assert found.places == [0] and [m.rule for _, m in found.parts] == ["lists: listed host"]
+
+
+def test_personal_data_is_masked_in_every_text_part() -> None:
+    found = judge(document("ann@mail.org", "8.8.8.8 bob@mail.org"), rules("personal"))
+    assert [p.text for p in found.document.parts] == ["email@example.com", "192.0.2.1 email@example.com"]
+    assert found.changed == {"personal: e-mail addresses masked": 2, "personal: IP addresses masked": 1}
+
+
+def recipe(**changes: Any) -> Any:
+    source = {"name": "web", "format": "text", "path": "."}
+    return parse_recipe({"source": [source | changes.pop("source", {})], **changes}, Path())
+
+
+def test_no_rule_is_on_unless_it_is_named() -> None:
+    found = recipe(curate={"gopher_quality": {"min_words": 3}})
+    assert found.curation(found.source[0]) is None
+
+
+def test_a_source_has_its_own_over_those_of_the_recipe() -> None:
+    curate = {"rules": ["c4", "fineweb"], "c4": {"min_sentences": 2}, "fineweb": {"short_line": 9}}
+    found = recipe(curate=curate, source={"curate": {"rules": ["c4"], "c4": {"min_line_words": 1}}})
+    settings = found.curation(found.source[0]).settings()
+    assert settings["c4"]["min_sentences"] == 2 and settings["c4"]["min_line_words"] == 1
+    assert settings["c4"]["max_word"] == 1000 and "fineweb" not in settings
+    found = recipe(curate=curate, source={"curate": {"rules": []}})
+    assert found.curation(found.source[0]) is None
+
+
+def test_settings_hold_what_decides_and_no_path(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "words.txt").write_text(f"# {name}\nbad\n", "utf-8")
+    settings = [rules("lists", folder=tmp_path / name, lists={"words": ["words.txt"]}).settings() for name in "ab"]
+    assert settings[0] == settings[1] and str(tmp_path) not in str(settings)
+    (tmp_path / "a" / "words.txt").write_text("worse\n", "utf-8")
+    assert rules("lists", folder=tmp_path / "a", lists={"words": ["words.txt"]}).settings() != settings[0]
+    off = rules("c4", fineweb={"short_line": 9}, languages={"de": {"fineweb": {"short_line": 5}}}).settings()
+    assert off == rules("c4").settings()  # numbers of a family that is off decide nothing
+
+
+@pytest.mark.parametrize(
+    ("curate", "words"),
+    [
+        ({"rule": ["c4"]}, "unknown key 'curate.rule'; did you mean 'rules'?"),
+        ({"c4": {"min_sentence": 3}}, "unknown key 'curate.c4.min_sentence'; did you mean 'min_sentences'?"),
+        ({"rules": ["c5"]}, "'c4'"),
+    ],
+)
+def test_a_wrong_key_is_answered_with_the_nearest(curate: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=r".") as error:
+        recipe(curate=curate)
+    assert words in str(error.value)
+
+
+def test_wrong_keys_of_sources_and_languages_are_told_when_the_recipe_is_read() -> None:
+    with pytest.raises(UserError, match=r"source .web., curate: unknown key .c4.min_sentence.; did you mean .min_sent"):
+        recipe(source={"curate": {"c4": {"min_sentence": 3}}})
+    with pytest.raises(UserError, match=r"curate.languages.de: unknown key 'fineweb.short'; did you mean 'short_line'"):
+        recipe(curate={"languages": {"de": {"fineweb": {"short": 3}}}})
+    with pytest.raises(UserError, match=r"cannot read the list .*gone.txt"):
+        found = recipe(curate={"rules": ["lists"], "lists": {"words": ["gone.txt"]}})
+        found.curation(found.source[0])
+    assert Lists().max_words == 0
