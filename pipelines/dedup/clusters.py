@@ -27,7 +27,7 @@ def connected(num_rows: int, pairs: Iterable[Pairs]) -> np.ndarray:  # int64 [nu
             low, high = np.minimum(parent[one], parent[other]), np.maximum(parent[one], parent[other])
             if not (apart := low != high).any():
                 break
-            np.minimum.at(parent, high[apart], low[apart])
+            parent[high[apart]] = low[apart]  # of several, any: the next round sees to the others
     _flatten(parent)
     return parent
 
