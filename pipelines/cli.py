@@ -101,6 +101,23 @@ def recode(
     _say(json, report.to_json(), lambda: print_recoded(report))
 
 
+@app.command()
+def decontaminate(
+    dataset: Annotated[Path, typer.Argument(help="The dataset to audit; nothing in it is changed.")],
+    against: Annotated[
+        list[Path], typer.Option(help="A folder or file of evaluation sets (repeatable); see docs/duplicates.md.")
+    ],
+    json: Json = False,
+) -> None:
+    """Say which samples meet an evaluation set. Exit code 1 where some do."""
+    from pipelines.dedup.audit import audit, print_audit
+
+    report = audit(dataset, against, progress=not json)
+    _say(json, report.to_json(), lambda: print_audit(report))
+    if report.found:
+        raise typer.Exit(1)
+
+
 @fit_app.command("image")
 def fit_image(config: Config, out: Out = None, exclude: Excludes = None) -> None:
     """Train an image codec from folders of pictures."""
@@ -326,6 +343,27 @@ def train(
     from pipelines.train.trainer import train as run_training
 
     run_training(run, out)
+
+
+@app.command()
+def ablate(
+    run: Annotated[Path, typer.Argument(help="The run file (docs/files.md), of one stage.")],
+    vary: Annotated[list[str], typer.Option(help="SOURCE=SHARE,SHARE,...: shares of the tokens to try (repeatable).")],
+    out: Annotated[Path, typer.Option(help="Folder of the trainings. The same command again goes on.")],
+    steps: Annotated[int, typer.Option(help="Steps of each training; 0: the run's.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Trainings a mixture, with a seed each: shows what is noise.")] = 1,
+    json: Json = False,
+) -> None:
+    """Train the run on several mixtures of its sources and compare their validation loss by kind."""
+    from dataclasses import asdict
+
+    from pipelines.look.ablation_page import print_ablation, write_ablation_page
+    from pipelines.train.ablate import ablate as run_ablation
+    from pipelines.train.ablate import parse_shares
+
+    points = run_ablation(run, out, parse_shares(vary), steps=steps, seeds=seeds)
+    write_ablation_page(points, out)
+    _say(json, [asdict(point) for point in points], lambda: print_ablation(points, out))
 
 
 @app.command()

@@ -30,7 +30,7 @@ from pipelines.build.stages import Verdict, poisoned, read_kept
 from pipelines.build.units import Counts, Unit
 from pipelines.build.worker import Call
 from pipelines.ingest.document import Document, Dropped, Part
-from pipelines.ingest.media import MediaError, one_line
+from pipelines.ingest.media import OUT_OF_MEMORY, MediaError, one_line
 from tokenizer.codec import Codec, Codes, spec_of
 from tokenizer.item import Item
 from tokenizer.video import join_frames
@@ -66,7 +66,8 @@ class EncodeSettings:
 @dataclass(frozen=True)
 class EncodeArgs:
     documents: Path  # folder of the ingest unit
-    verdicts: Path  # folder of the curate unit
+    verdicts: Path  # folder of the last stage that judged them
+    curated: Path  # folder of the curate unit
     root: Path
     settings: EncodeSettings
 
@@ -110,7 +111,7 @@ def describe_codecs(call: Call) -> dict[str, dict[str, Any]]:
 def encode(call: Call, unit: Unit, folder: Path) -> Counts:
     """Encode the documents of a unit; samples, kept media and ledger lines into `folder`."""
     args: EncodeArgs = unit.args
-    documents = list(read_kept(args.documents, args.verdicts, args.root))
+    documents = list(read_kept(args.documents, args.verdicts, args.curated, args.root))
     jobs = [_jobs(i, document, verdict) for i, (document, verdict) in enumerate(documents)]
     with _KeptMedia(folder, args.settings) as kept:
         _run([job for row in jobs for job in row], call, unit, args.settings, kept)
@@ -185,10 +186,13 @@ def _decode(job: _Job, call: Call, unit: Unit, settings: EncodeSettings) -> None
         job.decoded = decode(job.part, settings.media)
         job.shape = job.decoded.media[0].shape if job.decoded.media else ()
     except MediaError as error:
+        if error.reason == OUT_OF_MEMORY:
+            _raise_if_ours(MemoryError(error.detail), call)
         job.failure = Dropped(unit.source, uri, "decode", error.reason, error.detail)
-    except (MemoryError, Exception) as error:
-        _raise_if_ours(error)
-        job.failure = Dropped(unit.source, uri, "decode", "cannot decode", f"{type(error).__name__}: {one_line(error)}")
+    except Exception as error:
+        _raise_if_ours(error, call)
+        reason = OUT_OF_MEMORY if isinstance(error, MemoryError) else "cannot decode"
+        job.failure = Dropped(unit.source, uri, "decode", reason, f"{type(error).__name__}: {one_line(error)}")
 
 
 class _Batches:
@@ -235,7 +239,7 @@ class _Batches:
         try:
             found = codec.encode_batch([medium for _, _, medium in row])
         except Exception as error:
-            _raise_if_ours(error)
+            _raise_if_ours(error, self._call)
             found = self._one_by_one(codec, row)
         for (job, i, _), codes in zip(row, found):
             job.codes[i] = codes
@@ -250,7 +254,7 @@ class _Batches:
             try:
                 found.append(codec.encode(medium))
             except Exception as error:
-                _raise_if_ours(error)
+                _raise_if_ours(error, self._call)
                 self._fail(job, error)
                 found.append(None)
         return found
@@ -263,7 +267,8 @@ class _Batches:
             self._fail(job, ValueError(f"{what}; name another codec in codecs.video"))
 
     def _fail(self, job: _Job, error: BaseException) -> None:
-        job.failure = Dropped(self._unit.source, job.part.uri, "encode", "cannot encode", one_line(error))
+        reason = OUT_OF_MEMORY if isinstance(error, MemoryError) else "cannot encode"
+        job.failure = Dropped(self._unit.source, job.part.uri, "encode", reason, one_line(error))
 
 
 def _shape_key(kind: str, medium: np.ndarray) -> tuple[Any, ...]:
@@ -409,7 +414,10 @@ class _KeptMedia:
         self._lines.close()
 
 
-def _raise_if_ours(error: BaseException) -> None:
-    """A full disk is no document's fault."""
+def _raise_if_ours(error: BaseException, call: Call) -> None:
+    """A full disk is no document's fault, and a lack of memory need not be that of the one it meets: the unit is taken
+    again, one part at a time."""
+    if isinstance(error, MemoryError) and not call.isolate:
+        raise error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         raise error

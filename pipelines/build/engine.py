@@ -1,9 +1,9 @@
 """`build`: a recipe to a dataset, stage by stage, each cut into units that any worker may run.
 
-Stages: ingest -> curate -> encode -> shuffle -> write -> finish. What a unit makes is decided by its fingerprint,
-which hashes what it reads: the inputs' sizes and times for ingestion, digests of the stage before it from there on. So
-the same command goes on where a build was killed, a touched file runs only what it changes, and a new codec runs only
-from encode on.
+Stages: ingest -> curate -> (decontaminate, sign, dedup) -> encode -> shuffle -> write -> finish. What a unit makes
+is decided by its fingerprint, which hashes what it reads: the inputs' sizes and times for ingestion, digests of the
+stage before it from there on. So the same command goes on where a build was killed, a touched file runs only what it
+changes, and a new codec runs only from encode on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,22 @@ from pipelines.build.settings import (
 from pipelines.build.shuffle import PLAN, ShuffleArgs, shuffle
 from pipelines.build.units import Unit, fingerprint_of, read_marker, run_unit, write_json
 from pipelines.config import nearest
+from pipelines.dedup.decontaminate import DecontaminateArgs, decontaminate
+from pipelines.dedup.duplicates import DedupArgs, SignedUnit, dedup
+from pipelines.dedup.evaluation import IndexArgs, check_paths, make_index, state_of
+from pipelines.dedup.sign import SignArgs, sign, versions
 from pipelines.ingest.sources import open_source
+from pipelines.look.build_page import write_build_page
 from tokenizer.codec import CodecSpec
 from tokenizer.codecs import CodecFile, FileCodecs, load_codec
 
 # Raise a stage's number when its code changes what it writes.
-VERSIONS = {"ingest": 1, "curate": 1, "encode": 1, "shuffle": 1, "write": 1, "media": 1, "finish": 1}
+VERSIONS = {
+    "ingest": 2, "curate": 1, "benchmarks": 1, "decontaminate": 1, "sign": 1, "dedup": 1, "encode": 1, "shuffle": 1,
+    "write": 1, "media": 1, "finish": 1,
+}  # fmt: skip
 EXECUTORS = ("local",)
+EVERY = "all sources"  # in place of a source, of what is done over all of them: no source can be named so
 
 
 def build(
@@ -62,7 +72,7 @@ def build(
     load: encode.LoadCodec = load_codec,
     open: stages.OpenSource = open_source,
 ) -> BuildReport:
-    """Build the dataset of `recipe` in `out` and return the report, which is also OUT/report.json.
+    """Build the dataset of `recipe` in `out` and return the report, which is also OUT/report.json and OUT/report.html.
 
     workers: processes, 0 for one a core; they never change the output. dry_run, explain: say what there is to do, and
     write nothing. load, open: where codecs and sources come from, module-level functions (they travel to workers).
@@ -86,7 +96,13 @@ def build(
             bars = Progress(progress and not explain)
             with (
                 bars,
-                LocalExecutor(workers, work / "logs", worker_environment(work), recipe.limits.stuck_seconds) as pool,
+                LocalExecutor(
+                    workers,
+                    work / "logs",
+                    worker_environment(work),
+                    recipe.limits.stuck_seconds,
+                    recipe.limits.worker_bytes,
+                ) as pool,
             ):
                 run = _Build(recipe, out, sources, names, files, load, pool, bars, explain)
                 report = run.all_stages()
@@ -117,12 +133,26 @@ class _Build:
         self.pool, self.bars, self.explain = pool, bars, explain
         self.rows: list[StageReport] = []
         self.poison = _read_poison(self.work)
+        self.across: dict[str, list[tuple[Unit, Marker]]] = {}  # stages that are of no one source
         self.specs: dict[str, CodecSpec] = {}
         self.media: MediaSettings | None = None
 
     def all_stages(self) -> BuildReport:
         self._stage("ingest", self._ingest)
         self._stage("curate", self._curate)
+        for source in self._alive():
+            # With rules, not the ledger's lines: another limit may drop the same documents.
+            digests = [m["counts"].get("kept", m["digest"]) for m in source.markers["curate"]]
+            source.verdicts = list(zip(source.folders("curate"), digests))
+        if self.recipe.decontaminate.against:
+            self._across("benchmarks", self._benchmarks)
+            self._stage("decontaminate", self._decontaminate)
+            self._take_decontaminated()
+        if self.recipe.dedup.on:
+            self._stage("sign", self._sign)
+            self._across("dedup", self._dedup)
+            for unit, marker in self.across.get("dedup", []):
+                self._take_verdicts(unit, marker["counts"])
         self._describe_codecs()
         self._stage("encode", self._encode)
         self._stage("shuffle", self._shuffle)
@@ -138,11 +168,11 @@ class _Build:
     def _stage(self, stage: str, units_of: Callable[[BuildSource], list[Unit]]) -> None:
         """Run what is not done of a stage, of all sources together."""
         stale: list[Unit] = []
-        alive = [s for s in self.sources if not self._stopped(s)]
+        alive = self._alive()
         for source in alive:
             source.units[stage] = units_of(source)
             waiting = [unit for unit in source.units[stage] if read_marker(unit) is None]
-            self.rows.append(_why(stage, source, waiting))
+            self.rows.append(_why(stage, source.name, source.units[stage], waiting))
             stale += waiting
         if self.explain:
             alive = [s for s in alive if not self._stopped(s)]
@@ -150,9 +180,51 @@ class _Build:
             self._run(stage, stale)
         for source in alive:
             source.markers[stage] = [_marker(unit) for unit in source.units[stage]]
+            row = next(row for row in self.rows if (row.stage, row.source) == (stage, source.name))
+            row.seconds = round(sum(marker["seconds"] for marker in source.markers[stage]), 3)
+
+    def _across(self, stage: str, units_of: Callable[[], list[Unit]]) -> None:
+        """Run what is not done of a stage that looks at several sources at once."""
+        if len(self._alive()) < len(self.sources):
+            self.rows.append(StageReport(stage, EVERY, 1, 1, "a stage before it will run"))
+            return
+        units = units_of()
+        stale = [unit for unit in units if read_marker(unit) is None]
+        self.rows += [_why(stage, unit.source, [unit], [unit] if unit in stale else []) for unit in units]
+        if stale and self.explain:
+            return
+        self._run(stage, stale)
+        self.across[stage] = [(unit, _marker(unit)) for unit in units]
+        for row, (_, marker) in zip(self.rows[-len(units) :], self.across[stage], strict=True):
+            row.seconds = marker["seconds"]
+
+    def _take_decontaminated(self) -> None:
+        """Of the units that lost a document, the verdicts of the decontamination hold from here on."""
+        for source in self._alive():
+            dropped: Counter[str] = Counter()
+            for i, marker in enumerate(source.markers["decontaminate"]):
+                dropped.update(marker["counts"]["dropped"])
+                if marker["counts"]["verdicts"]:
+                    source.verdicts[i] = (source.folders("decontaminate")[i], marker["counts"]["verdicts"])
+            source.judged["decontaminate"] = (list(source.folders("decontaminate")), dict(dropped))
+
+    def _take_verdicts(self, unit: Unit, counts: dict[str, Any]) -> None:
+        """Of the units whose verdicts it changed, those of `unit` hold from here on."""
+        for source in self.sources:
+            if source.name not in (changed := counts["changed"]) or unit.source not in (EVERY, source.name):
+                continue
+            folders = []
+            for i, part in enumerate(source.units["ingest"]):
+                if part.name in changed[source.name]:
+                    folders.append(unit.folder / source.name / part.name)
+                    source.verdicts[i] = (folders[-1], changed[source.name][part.name])
+            source.judged[unit.stage] = (folders, counts["dropped"].get(source.name, {}))
+
+    def _alive(self) -> list[BuildSource]:
+        return [source for source in self.sources if not self._stopped(source)]
 
     def _stopped(self, source: BuildSource) -> bool:
-        return self.explain and any(row.source == source.name and row.stale for row in self.rows)
+        return self.explain and any(row.source in (source.name, EVERY) and row.stale for row in self.rows)
 
     def _run(self, stage: str, units: list[Unit]) -> None:
         if not units:
@@ -202,6 +274,55 @@ class _Build:
             units.append(self._unit("curate", source, before.name, stages.curate, args, *decides))
         return units
 
+    def _benchmarks(self) -> list[Unit]:
+        paths, limits = self.recipe.evaluation_paths(), limits_of(self.recipe)
+        check_paths(paths)
+        fingerprint = fingerprint_of("benchmarks", VERSIONS["benchmarks"], state_of(paths), vars(limits), versions())
+        return [Unit("benchmarks", EVERY, "all", fingerprint, make_index, self.work, IndexArgs(paths, limits))]
+
+    def _decontaminate(self, source: BuildSource) -> list[Unit]:
+        ((benchmarks, made),) = self.across["benchmarks"]
+        limits, units = limits_of(self.recipe), []
+        for i, before in enumerate(source.units["ingest"]):
+            verdicts, digest = source.verdicts[i]
+            args = DecontaminateArgs(
+                before.folder,
+                verdicts,
+                source.folders("curate")[i],
+                source.root,
+                benchmarks.folder,
+                made["digest"],
+                limits,
+            )
+            decides = (source.markers["ingest"][i]["digest"], digest, made["digest"], vars(limits), versions())
+            words = (*decides, *source.ruled(i))
+            units.append(self._unit("decontaminate", source, before.name, decontaminate, args, *words))
+        return units
+
+    def _sign(self, source: BuildSource) -> list[Unit]:
+        kinds, limits, units = self.recipe.dedup.near_kinds, limits_of(self.recipe), []
+        for i, before in enumerate(source.units["ingest"]):
+            verdicts, digest = source.verdicts[i]
+            args = SignArgs(before.folder, verdicts, source.folders("curate")[i], source.root, kinds, limits)
+            decides = (source.markers["ingest"][i]["digest"], digest, kinds, vars(limits), versions())
+            units.append(self._unit("sign", source, before.name, sign, args, *decides, *source.ruled(i)))
+        return units
+
+    def _dedup(self) -> list[Unit]:
+        options, units = self.recipe.dedup, []
+        groups = {EVERY: self.sources} if options.scope == "all" else {s.name: [s] for s in self.sources}
+        for name, sources in groups.items():
+            signed, decides = [], []
+            for source in sources:
+                for i, part in enumerate(source.units["sign"]):
+                    verdicts, digest = source.verdicts[i]
+                    signed.append(SignedUnit(source.name, part.name, part.folder, verdicts))
+                    decides.append((source.name, part.name, source.markers["sign"][i]["digest"], digest))
+            fingerprint = fingerprint_of("dedup", VERSIONS["dedup"], name, options.words(), decides)
+            args = DedupArgs(tuple(signed), options)
+            units.append(Unit("dedup", name, "all", fingerprint, dedup, self.work, args))
+        return units
+
     def _describe_codecs(self) -> None:
         """Codecs are loaded in a worker: this process stays free of JAX."""
         wanted = sorted({name for name in self.names.values() if name != SOFT})
@@ -236,11 +357,9 @@ class _Build:
         ]  # fmt: skip
         units = []
         for i, before in enumerate(source.units["ingest"]):
-            checked = source.units["curate"][i]
-            args = encode.EncodeArgs(before.folder, checked.folder, source.root, settings)
-            ingested, curated = (source.markers[stage][i] for stage in ("ingest", "curate"))
-            # With rules, not the ledger's lines: another limit may drop the same documents.
-            digests = [ingested["digest"], curated["counts"].get("kept", curated["digest"])]
+            verdicts, digest = source.verdicts[i]
+            args = encode.EncodeArgs(before.folder, verdicts, source.folders("curate")[i], source.root, settings)
+            digests = [source.markers["ingest"][i]["digest"], digest, *source.ruled(i)]
             units.append(self._unit("encode", source, before.name, encode.encode, args, digests, *decides))
         return units
 
@@ -296,7 +415,9 @@ class _Build:
         """Put the sources in place, then the dataset's manifest."""
         full = [source for source in self.sources if source.units["finish"]]
         for source in self.sources:
-            folders = [f for stage in ("ingest", "curate", "encode", "shuffle") for f in source.folders(stage)]
+            judged = [folder for folders, _ in source.judged.values() for folder in folders]
+            folders = [*source.folders("ingest"), *source.folders("curate"), *judged]
+            folders += [*source.folders("encode"), *source.folders("shuffle")]
             write_ledger(self.out / "ledger" / f"{source.name}.jsonl", folders)
         if not full:
             reasons = ", ".join(f"{n} {reason}" for reason, n in report.dropped.items()) or "the sources are empty"
@@ -323,18 +444,19 @@ def _marker(unit: Unit) -> Marker:
     return marker
 
 
-def _why(stage: str, source: BuildSource, stale: list[Unit]) -> StageReport:
+def _why(stage: str, source: str, units: list[Unit], stale: list[Unit]) -> StageReport:
     why = ""
     if stale:
         changed = sum(unit.marker_path.exists() for unit in stale)
         why = "not done yet" if not changed else "its inputs or settings have changed"
-    return StageReport(stage, source.name, len(source.units[stage]), len(stale), why)
+    return StageReport(stage, source, len(units), len(stale), why)
 
 
 def _close(report: BuildReport, out: Path, seconds: float) -> BuildReport:
     report.seconds = round(seconds, 3)
     report.documents_per_second = round(report.total("documents") / max(seconds, 1e-9), 3)
     write_json(out / "report.json", report.to_json())
+    write_build_page(out)
     return report
 
 

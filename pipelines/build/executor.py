@@ -1,10 +1,10 @@
 """The local executor: worker processes under a supervisor that trusts none of them.
 
-A worker that dies (a decoder's crash, the kernel's out-of-memory killer, `kill -9`) or says nothing for too long is
-replaced and its unit run again. A unit that keeps killing workers is run in isolation, one step at a time, until the
-step which does it is known; that step (a poison document) is then left out by the unit with the reason. What comes out
-never depends on which worker ran what. (`multiprocessing.Pool` loses the unit of a killed worker without a word, and
-`ProcessPoolExecutor` fails the whole run.)
+A worker that dies (a decoder's crash, the kernel's out-of-memory killer, `kill -9`), says nothing for too long or has
+no memory left is replaced and its unit run again. A unit that keeps losing workers is run in isolation, one step at a
+time, until the step which does it is known; that step (a poison document) is then left out by the unit with the reason.
+What comes out never depends on which worker ran what. (`multiprocessing.Pool` loses the unit of a killed worker without
+a word, and `ProcessPoolExecutor` fails the whole run.)
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mmdata.errors import RunError
 from pipelines.build.worker import Call
 
 DEATHS_BEFORE_ISOLATION = 2
+OUT_OF_MEMORY, NO_PROGRESS = "out of memory", "no progress"  # what the cause of a loss begins with
 _MAX_POISON = 1000  # steps of one unit; more than that is no document's fault
 _POLL_S = 0.2
 
@@ -39,6 +40,7 @@ class Task:
     function: Callable[[Call], Any]
     args: Any
     skip: dict[str, str] = field(default_factory=dict)  # step -> why it is left out, from an earlier run
+    isolate: bool = False  # from the first attempt on
 
 
 @dataclass
@@ -49,7 +51,7 @@ class _Attempt:
 
     @property
     def isolate(self) -> bool:
-        return self.deaths >= DEATHS_BEFORE_ISOLATION
+        return self.task.isolate or self.deaths >= DEATHS_BEFORE_ISOLATION
 
 
 class _Worker:
@@ -100,17 +102,26 @@ class LocalExecutor:
     """Runs tasks on `workers` processes, each pinned to its own core while there are cores.
 
     `stuck_s`: a worker that reports no step for so long is killed, and treated as one that died.
-    `environment` is added to each worker's; `peak_bytes` is the highest sum of resident memory seen.
+    `memory_bytes`: a worker that holds more resident memory, mapped files not counted, is killed likewise; 0: none is.
+    (RLIMIT_DATA counts the stacks of threads: ArrayRecord starts 64 of 8 MB, and waits for ever where it may not.)
+    `environment` is added to each worker's, `first_core` is that of the first worker, counted among those this process
+    may use; `peak_bytes` is the highest sum of resident memory seen.
     """
 
     def __init__(
-        self, workers: int, logs: Path, environment: dict[str, str] | None = None, stuck_s: float = 300.0
+        self,
+        workers: int,
+        logs: Path,
+        environment: dict[str, str] | None = None,
+        stuck_s: float = 300.0,
+        memory_bytes: int = 0,
+        first_core: int = 0,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers is {workers}; at least 1")
         logs.mkdir(parents=True, exist_ok=True)
         self._logs = logs
-        self._stuck_s = stuck_s
+        self._stuck_s, self._memory_bytes, self._first_core = stuck_s, memory_bytes, first_core
         path = os.pathsep.join(os.path.abspath(p) for p in sys.path)
         one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
         self._environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0", **one, **(environment or {})}
@@ -134,7 +145,7 @@ class LocalExecutor:
             for connection in wait(list(busy), timeout=_POLL_S):
                 self._hear(busy[connection], waiting, results, on_done, on_poison)  # type: ignore[index]
             self._check_stuck(waiting, on_poison)
-            self._watch_memory()
+            self._watch_memory(waiting, on_poison)
         return results
 
     def close(self) -> None:
@@ -155,7 +166,7 @@ class LocalExecutor:
             if not waiting:
                 return
             if worker is None:
-                core = self._cores[place % len(self._cores)] if self._cores else -1
+                core = self._cores[(self._first_core + place) % len(self._cores)] if self._cores else -1
                 log = self._logs / f"worker-{place}.log"
                 worker = self._workers[place] = _Worker(core, log, self._environment)
             if worker.attempt is None:
@@ -187,6 +198,8 @@ class LocalExecutor:
             self._bytes_seen[worker.process.pid] = max(self._bytes_seen.get(worker.process.pid, 0), message[2])
             results[attempt.task.key] = message[1]
             on_done(attempt.task, message[1])
+        elif message[1] == "MemoryError":  # of a new process there is more left
+            self._lost_for_good_reason(place, f"{OUT_OF_MEMORY} ({message[2]})", waiting, on_poison)
         else:
             attempt, worker.attempt = worker.attempt, None
             assert attempt is not None
@@ -196,9 +209,17 @@ class LocalExecutor:
         now = time.monotonic()
         for place, worker in enumerate(self._workers):
             if worker is not None and worker.attempt and now - worker.heard > self._stuck_s:
-                worker.kill()
-                worker.attempt.deaths += DEATHS_BEFORE_ISOLATION  # once is enough: waiting is dear
-                self._lost(place, f"no progress in {self._stuck_s:g} s", waiting, on_poison)
+                self._lost_for_good_reason(place, f"{NO_PROGRESS} in {self._stuck_s:g} s", waiting, on_poison)
+
+    def _lost_for_good_reason(
+        self, place: int, cause: str, waiting: deque[_Attempt], on_poison: Callable[[Task, str, str], None]
+    ) -> None:
+        """A worker that would be lost again: its unit is isolated at once."""
+        worker = self._workers[place]
+        assert worker is not None and worker.attempt is not None
+        worker.kill()
+        worker.attempt.deaths += DEATHS_BEFORE_ISOLATION
+        self._lost(place, cause, waiting, on_poison)
 
     def _lost(
         self, place: int, cause: str, waiting: deque[_Attempt], on_poison: Callable[[Task, str, str], None]
@@ -222,9 +243,16 @@ class LocalExecutor:
         attempt.deaths += 1
         waiting.appendleft(attempt)
 
-    def _watch_memory(self) -> None:
-        pids = [os.getpid(), *(w.process.pid for w in self._workers if w is not None)]
-        self.peak_bytes = max(self.peak_bytes, sum(_resident(pid) for pid in pids))
+    def _watch_memory(self, waiting: deque[_Attempt], on_poison: Callable[[Task, str, str], None]) -> None:
+        total, _ = _resident(os.getpid())
+        for place, worker in enumerate(self._workers):
+            if worker is not None:
+                resident, own = _resident(worker.process.pid)
+                total += resident
+                if 0 < self._memory_bytes < own and worker.attempt is not None:
+                    cause = f"{OUT_OF_MEMORY} (more than {self._memory_bytes:,} bytes)"
+                    self._lost_for_good_reason(place, cause, waiting, on_poison)
+        self.peak_bytes = max(self.peak_bytes, total)
 
 
 def _cause(status: int) -> str:
@@ -237,8 +265,8 @@ def _cause(status: int) -> str:
     return f"exit status {status}"
 
 
-def _failure(key: str, error: tuple[str, str, int | None, str], log: Path) -> Exception:
-    kind, text, number, _ = error
+def _failure(key: str, error: tuple[str, str, int | None], log: Path) -> Exception:
+    kind, text, number = error
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return RunError(f"no space left on the disk ({text}); free some and run the command again")
     if kind in ("UserError", "RunError"):
@@ -246,9 +274,11 @@ def _failure(key: str, error: tuple[str, str, int | None, str], log: Path) -> Ex
     return RunError(f"unit {key} failed: {kind}: {text} (the traceback is in {log})")
 
 
-def _resident(pid: int) -> int:
+def _resident(pid: int) -> tuple[int, int]:
+    """Bytes of memory a process has, and those of them that belong to no file; zeros where the system does not say."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        return 0
+            _, resident, shared, *_ = (int(word) * os.sysconf("SC_PAGE_SIZE") for word in file.read().split())
+    except (OSError, ValueError):
+        return 0, 0
+    return resident, resident - shared

@@ -34,6 +34,10 @@ class BuildSource:
     curation: Curation | None = None
     units: dict[str, list[Unit]] = field(default_factory=dict)
     markers: dict[str, list[Marker]] = field(default_factory=dict)
+    # Of each ingest unit the verdicts that hold so far: their folder and what says whether they are others now.
+    verdicts: list[tuple[Path, str]] = field(default_factory=list)
+    # Ledger folders and counts by reason of what stages over all sources left out of this one, by stage.
+    judged: dict[str, tuple[list[Path], dict[str, int]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -43,6 +47,10 @@ class BuildSource:
     def all_settings(self) -> dict[str, Any]:
         """What decides its bytes: with its rules, which ingestion does not know."""
         return self.settings if self.curation is None else {**self.settings, "curate": self.curation.settings()}
+
+    def ruled(self, unit: int) -> tuple[str, ...]:
+        """The digest of what rules kept and changed of an ingest unit; nothing without rules."""
+        return () if self.curation is None else (self.markers["curate"][unit]["counts"]["kept"],)
 
     def folders(self, stage: str) -> tuple[Path, ...]:
         return tuple(unit.folder for unit in self.units[stage])
@@ -68,7 +76,7 @@ def open_one(recipe: Recipe, entry: SourceEntry, opener: OpenSource) -> BuildSou
 def _resolved(recipe: Recipe, entry: SourceEntry) -> dict[str, Any]:
     """The options, with a manifest that lies beside the recipe found from there, as the path is."""
     options = entry.options
-    for key in ("manifest", "manifest_root"):
+    for key in ("manifest", "manifest_root", "licences", "opt_out"):
         if isinstance(options.get(key), str) and options[key]:
             options[key] = expand(options[key], f"source {entry.name!r}")
             if (recipe.folder / options[key]).exists():
@@ -110,10 +118,13 @@ def reported(source: BuildSource) -> SourceReport:
     report = planned(source)
     for stage in ("ingest", "curate", "encode", "shuffle"):
         for marker in source.markers.get(stage, []):
-            for name in ("dropped", "changed"):
+            for name in ("dropped", "changed", "lost_by_host"):
                 totals = getattr(report, name)
-                for reason, count in marker["counts"].get(name, {}).items():
-                    totals[reason] = totals.get(reason, 0) + count
+                for word, count in marker["counts"].get(name, {}).items():
+                    totals[word] = totals.get(word, 0) + count
+    for _, dropped in source.judged.values():
+        for reason, count in dropped.items():
+            report.dropped[reason] = report.dropped.get(reason, 0) + count
     report.documents = sum(m["counts"]["documents"] for m in source.markers.get("ingest", []))
     for marker in source.markers.get("encode", []):
         report.soft += marker["counts"]["soft"]

@@ -15,6 +15,7 @@ from mmdata.errors import UserError
 from mmdata.shards import check_name
 from pipelines.config import check, expand, read_toml
 from pipelines.curate.settings import Curate, Curation, curation_of, laid_over
+from pipelines.dedup.options import DecontaminateOptions, DedupOptions
 from tokenizer.image import ResizePolicy
 
 SOFT = "soft"  # in [codecs]: keep the medium itself, at its kept size, instead of codes
@@ -100,8 +101,18 @@ class LimitOptions(_Table):
     max_pixels: int = Field(default=100_000_000, ge=1, description="of an image or a video frame, before resizing")
     max_seconds: float = Field(default=4 * 3600.0, gt=0, description="of sound or video")
     max_frames: int = Field(default=500_000, ge=1, description="frames decoded of a video")
-    max_bytes: int = Field(default=4 << 30, ge=1, description="of a media file")
+    max_bytes: int = Field(
+        default=4 << 30, ge=1, description="of a media file; a text, a record or a file in an archive: a sixteenth"
+    )
+    max_expansion: int = Field(
+        default=200, ge=1, description="times its own size (at least 1 MB) that a packed file may unpack to"
+    )
     stuck_seconds: float = Field(default=300.0, gt=0, description="a decoder that takes longer is killed")
+    worker_bytes: int = Field(
+        default=8 << 30,
+        ge=1,
+        description="memory of a worker process (Linux); a document that takes more, alone, is left out",
+    )
 
 
 class ShardOptions(_Table):
@@ -119,7 +130,7 @@ class SourceEntry(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str = Field(description="becomes the folder OUT/<name>/")
-    format: str = Field(description="how its files are read: html, captions, text, jsonl, speech, video")
+    format: str = Field(description="how its files are read: one of the formats below")
     path: str = Field(description="folder or file, relative to the recipe; ${VAR} stands for a variable's value")
     curate: dict[str, Any] = Field(
         default={}, description="the keys of [curate] that are other for this source; `rules = []` takes all rules off"
@@ -148,6 +159,8 @@ class RecipeFile(_Table):
     limits: LimitOptions = LimitOptions()
     shards: ShardOptions = ShardOptions()
     curate: Curate = Curate()
+    dedup: DedupOptions = DedupOptions()
+    decontaminate: DecontaminateOptions = DecontaminateOptions()
     source: tuple[SourceEntry, ...] = Field(min_length=1, description="a [[source]] table for each input folder")
 
 
@@ -159,6 +172,10 @@ class Recipe(RecipeFile):
     def source_path(self, entry: SourceEntry) -> Path:
         """Where the source lies; UserError where a variable in it is not set."""
         return (self.folder / expand(entry.path, f"source {entry.name!r}")).resolve()
+
+    def evaluation_paths(self) -> tuple[Path, ...]:
+        """Where the evaluation sets lie; UserError where a variable in a path is not set."""
+        return tuple((self.folder / expand(p, "decontaminate.against")).resolve() for p in self.decontaminate.against)
 
     def curation(self, entry: SourceEntry) -> Curation | None:
         """The rules of a source, None where it has none; UserError names a wrong key or a list that is not there."""

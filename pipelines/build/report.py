@@ -26,19 +26,22 @@ class SourceReport:
     soft: int = 0
     dropped: dict[str, int] = field(default_factory=dict)  # by reason: inputs, records and parts
     changed: dict[str, int] = field(default_factory=dict)  # by what: lines taken out, addresses masked
+    lost_by_host: dict[str, int] = field(default_factory=dict)  # remote media that could not be had
     bytes: int = 0
     fingerprint: str = ""
 
 
 @dataclass
 class StageReport:
-    """Units of one stage of one source: how many there are, how many had to run, and why."""
+    """Units of one stage of one source: how many there are, how many had to run, and why. `seconds`: what workers spent
+    on all of them, in this build or an earlier one."""
 
     stage: str
     source: str
     units: int
     stale: int
     why: str = ""
+    seconds: float = 0.0
 
 
 @dataclass
@@ -76,6 +79,11 @@ class BuildReport:
         """What rules changed in documents, of all sources, the most frequent first."""
         return _summed(source.changed for source in self.sources)
 
+    @property
+    def lost_by_host(self) -> dict[str, int]:
+        """Remote media that could not be had by host, of all sources, the most frequent first."""
+        return _summed(source.lost_by_host for source in self.sources)
+
     def to_json(self) -> dict[str, Any]:
         return {
             **asdict(self),
@@ -84,6 +92,7 @@ class BuildReport:
             "codes": self.codes,
             "dropped": self.dropped,
             "changed": self.changed,
+            "lost_by_host": self.lost_by_host,
             "units_run": self.units_run,
         }
 
@@ -111,6 +120,9 @@ def print_report(report: BuildReport) -> None:
         console.print(f"  left out: {count:,} {reason}")
     for what, count in report.changed.items():
         console.print(f"  changed: {count:,} {what}")
+    if lost := report.lost_by_host:
+        most = ", ".join(f"{host} {count:,}" for host, count in list(lost.items())[:5])
+        console.print(f"  media of {len(lost):,} hosts could not be had: {most}", soft_wrap=True)
     if report.total("soft"):
         console.print(f"  soft items: {report.total('soft'):,}")
     if not report.units_run:
@@ -121,7 +133,9 @@ def print_report(report: BuildReport) -> None:
         f" peak memory {report.peak_bytes / 1e9:.2f} GB)",
         soft_wrap=True,
     )
-    console.print(f"dataset: {report.out}   ledger: {report.out}/ledger", soft_wrap=True)
+    console.print(
+        f"dataset: {report.out}   ledger: {report.out}/ledger   report: {report.out}/report.html", soft_wrap=True
+    )
 
 
 def _table(report: BuildReport) -> Any:

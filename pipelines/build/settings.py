@@ -51,6 +51,9 @@ def codec_names(recipe: Recipe, load: LoadCodec, files: tuple[CodecFile, ...] = 
     return names
 
 
+# Keys of [limits] that hold for worker processes: they are no settings of a dataset.
+_OF_WORKERS = {"stuck_seconds", "worker_bytes"}
+
 # Keys that came after the first datasets: a recipe that leaves them at their defaults has the settings it always had.
 # (Not `image.jpeg`, whose default changed the pixels.)
 _LATER = {
@@ -66,9 +69,11 @@ def recipe_settings(recipe: Recipe, names: dict[str, str]) -> dict[str, Any]:
         **words,
         **sizes_words(recipe.image, recipe.video),
         "audio": recipe.audio.model_dump(),
-        "limits": recipe.limits.model_dump(exclude={"stuck_seconds"}),
+        "limits": recipe.limits.model_dump(exclude=_OF_WORKERS),
         "shards": recipe.shards.model_dump(include={"samples", "bytes"}),
         "codecs": dict(sorted(names.items())),
+        **({"dedup": recipe.dedup.words()} if recipe.dedup.on else {}),
+        **({"decontaminate": recipe.decontaminate.model_dump(mode="json")} if recipe.decontaminate.against else {}),
     }
 
 
@@ -107,7 +112,7 @@ def media_words(media: MediaSettings) -> dict[str, Any]:
 
 
 def limits_of(recipe: Recipe) -> Limits:
-    return Limits(**recipe.limits.model_dump(exclude={"stuck_seconds"}))
+    return Limits(**recipe.limits.model_dump(exclude=_OF_WORKERS))
 
 
 def platform_words() -> dict[str, str]:

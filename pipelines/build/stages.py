@@ -18,6 +18,7 @@ from typing import Any
 
 from mmdata.commit import sha256_of
 from pipelines.build.documents import DocumentWriter, read_documents
+from pipelines.build.executor import NO_PROGRESS, OUT_OF_MEMORY
 from pipelines.build.ledger import write_dropped
 from pipelines.build.units import Counts, Unit, fingerprint_of, read_lines, write_lines
 from pipelines.build.worker import Call
@@ -25,10 +26,13 @@ from pipelines.curate.judge import Judged, judge
 from pipelines.curate.settings import Curation
 from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.media import Limits
+from pipelines.ingest.reference import lost_by_host
+from pipelines.ingest.screen import screened
 from pipelines.ingest.source import Input, Source
 
 VERDICTS = "verdicts.jsonl"
 CHANGED = "changed"  # a folder of documents
+_REASONS = {NO_PROGRESS: "took too long", OUT_OF_MEMORY: OUT_OF_MEMORY}  # what a cause begins with -> the ledger's word
 
 OpenSource = Callable[[str, str, Path, dict[str, Any], Limits], Source]
 
@@ -94,7 +98,7 @@ def ingest(call: Call, unit: Unit, folder: Path) -> Counts:
                 dropped.append(poisoned(unit, item.path, call.skip[item.path]))
                 continue
             call.at(item.path)
-            for found in source.read(item):
+            for found in screened(source, source.read(item)):
                 call.at(item.path)
                 if isinstance(found, Document):
                     writer.write(found)
@@ -109,6 +113,7 @@ def ingest(call: Call, unit: Unit, folder: Path) -> Counts:
         "documents": writer.count,
         "media": sorted(str(path.relative_to(source.root)) for path in media - known),
         "dropped": write_dropped(folder, dropped),
+        "lost_by_host": lost_by_host(dropped),
     }
 
 
@@ -167,17 +172,17 @@ class _Changed:
             self._writer.__exit__()
 
 
-def read_kept(documents: Path, verdicts: Path, root: Path) -> Iterator[tuple[Document, Verdict]]:
-    """The documents that an ingest and a curate unit kept, as rules left them, in order."""
+def read_kept(documents: Path, verdicts: Path, curated: Path, root: Path) -> Iterator[tuple[Document, Verdict]]:
+    """The documents of an ingest unit which the verdicts in a folder keep, as the rules of curation left them (in
+    `curated`, the folder of that unit), in order."""
     found = {verdict.id: verdict for verdict in read_verdicts(verdicts)}
-    changed = read_documents(verdicts / CHANGED, root) if (verdicts / CHANGED).is_dir() else iter(())
+    changed = read_documents(curated / CHANGED, root) if (curated / CHANGED).is_dir() else iter(())
     other = next(changed, None)
     for document in read_documents(documents, root):
-        if document.id not in found:
-            continue
         if other is not None and other.id == document.id:
             document, other = other, next(changed, None)
-        yield document, found[document.id]
+        if document.id in found:
+            yield document, found[document.id]
 
 
 def _judged(document: Document, args: CurateArgs) -> Judged:
@@ -207,7 +212,7 @@ def cluster_of(parts: Iterable[tuple[str, str]]) -> str:
 
 def poisoned(unit: Unit, uri: str, cause: str) -> Dropped:
     """The ledger line of a step that killed or hung its worker."""
-    reason = "took too long" if cause.startswith("no progress") else "crashed its worker"
+    reason = next((words for begin, words in _REASONS.items() if cause.startswith(begin)), "crashed its worker")
     return Dropped(unit.source, uri, unit.stage, reason, cause)
 
 

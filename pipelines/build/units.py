@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mmdata.commit import sha256_of, write_bytes
+from mmdata.commit import sha256_of, temporary, write_bytes
 from mmdata.errors import UserError
 from pipelines.build.worker import Call
 
@@ -67,31 +67,40 @@ def read_marker(unit: Unit) -> dict[str, Any] | None:
 
 
 def run_unit(call: Call) -> dict[str, Any]:
-    """Run `call.args`, a Unit, and commit its output; returns its marker. Runs in a worker."""
+    """Run `call.args`, a Unit, and commit its output; returns its marker. Runs in a worker.
+
+    What bears its marker is never done again: a worker may have died between that and telling its supervisor, or a
+    machine that was given up for lost may have finished after all.
+    """
     unit: Unit = call.args
+    if (done := read_marker(unit)) is not None:
+        return done
     begun = time.monotonic()
-    temporary = unit.folder.with_name(f"{unit.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    written = temporary(unit.folder)
+    shutil.rmtree(written, ignore_errors=True)
+    written.mkdir(parents=True)
     try:
-        counts = unit.function(call, unit, temporary)
-        return _commit(call, unit, temporary, counts, time.monotonic() - begun)
+        counts = unit.function(call, unit, written)
+        return _commit(call, unit, written, counts, time.monotonic() - begun)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(written, ignore_errors=True)
         raise
 
 
-def _commit(call: Call, unit: Unit, temporary: Path, counts: Counts, seconds: float) -> dict[str, Any]:
+def _commit(call: Call, unit: Unit, written: Path, counts: Counts, seconds: float) -> dict[str, Any]:
     digests = {}
-    for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
+    for path in sorted(p for p in written.rglob("*") if p.is_file()):
         call.at(unit.key)  # large outputs take their time
-        digests[str(path.relative_to(temporary))] = sha256_of(path)
+        digests[str(path.relative_to(written))] = sha256_of(path)
         sync(path)
-    for folder in [*(p for p in temporary.rglob("*") if p.is_dir()), temporary]:
+    for folder in [*(p for p in written.rglob("*") if p.is_dir()), written]:
         sync(folder)
+    if (done := read_marker(unit)) is not None:
+        shutil.rmtree(written, ignore_errors=True)
+        return done
     unit.marker_path.unlink(missing_ok=True)
     shutil.rmtree(unit.folder, ignore_errors=True)
-    os.replace(temporary, unit.folder)
+    os.replace(written, unit.folder)
     marker = {
         "fingerprint": unit.fingerprint,
         "digest": fingerprint_of(digests),

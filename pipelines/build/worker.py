@@ -2,12 +2,13 @@
 
 Started with a fresh interpreter (never forked, since JAX's threads do not survive a fork), pinned to one core before
 anything heavy is imported. It imports nothing but the standard library until its first unit arrives: 60 ms to start.
-A thread of it waits for the next message, so that it also notices when its supervisor is gone and leaves at once.
+It goes when its supervisor goes: the kernel ends it (Linux), and a thread of it which waits for messages notices too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import queue
 import resource
@@ -22,6 +23,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 _HEARTBEAT_S = 0.5
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Call:
 def main(fd: int, core: int) -> None:
     """The life of a worker: messages come and go through file descriptor `fd`; `core` -1 pins it to none."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    _go_with_parent()
     if core >= 0 and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     connection = Connection(fd)
@@ -52,6 +55,13 @@ def main(fd: int, core: int) -> None:
     while (task := tasks.get()) is not None:
         _run(task, send)
     os._exit(0)  # nothing to say good-bye to; threads of native libraries may hang
+
+
+def _go_with_parent() -> None:
+    """Have the kernel end this process with its parent. Its own thread cannot while native code holds the GIL, and
+    what then wrote on would meet the next build."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class _Sender:
@@ -90,7 +100,8 @@ def _run(task: Any, send: _Sender) -> None:
         with contextlib.suppress(OSError):  # a full disk must not make a death of it
             traceback.print_exc()  # into this worker's log
         number = getattr(error, "errno", None) if isinstance(error, OSError) else None
-        send(("error", type(error).__name__, str(error), number, traceback.format_exc()))
+        kind = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__  # libraries have their own
+        send(("error", kind, str(error), number))
 
 
 def _reporter(send: _Sender, isolate: bool) -> Callable[[str], None]:

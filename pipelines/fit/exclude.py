@@ -13,39 +13,15 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.dedup.looks import NEAR_BITS, hash_of
+from pipelines.dedup.sounds import NEAR_SHARE, RATE_HZ, SHIFTS, AudioHash, audio_bits, audio_distance
 from pipelines.fit.recordings import read_recording
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 SOUNDS = frozenset({".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".m4a", ".aac", ".g722", ".sln16"})
-
-PHASH_BITS = 5  # distance of 64 bits at which two pictures are the same one
-# Share of the bits. Measured on the 54 telephone prompts of the sample corpus against 527 to 568 of each language:
-# copies in another format at most 0.09 (49 found; the others are too short), the nearest other prompt 0.26
-AUDIO_DISTANCE = 0.25
-
-_AUDIO_RATE_HZ = 8000
-_AUDIO_FRAME = 1024
-_AUDIO_HOP = 128
-_AUDIO_FRAMES = 64
-_AUDIO_LEAST = 6  # frames
-_AUDIO_MARGIN = 512  # samples before the first sound and after the last
-_AUDIO_SHIFTS = tuple(range(-512, 513, 64))
-_AUDIO_BANDS = 33
-
-
-@dataclass(frozen=True, eq=False)
-class AudioHash:
-    """What `audio_distance` compares: 32 bits a frame of 16 ms, at one or several shifts, and how long the sound is."""
-
-    bits: np.ndarray  # uint32 [shifts, frames]
-    seconds: float  # from the first to the last sound above silence
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +54,7 @@ class Exclusions:
                 if look is not None:
                     pictures.append((name, look))
             elif "audio" in kinds and path.suffix.lower() in SOUNDS:
-                sound = audio_hash(path, _AUDIO_SHIFTS)
+                sound = audio_hash(path, SHIFTS)
                 if sound is not None:
                     sounds.append((name, sound))
         return cls(
@@ -120,7 +96,7 @@ class Exclusions:
             return None
         distance = np.bitwise_count(self.phashes ^ np.uint64(look))
         nearest = int(distance.argmin())
-        if distance[nearest] > PHASH_BITS:
+        if distance[nearest] > NEAR_BITS:
             return None
         return f"looks like {self.phash_names[nearest]} ({distance[nearest]} of 64 bits differ)"
 
@@ -130,7 +106,7 @@ class Exclusions:
             return None
         distances = [audio_distance(other, sound) for other in self.sounds]
         nearest = int(np.argmin(distances))
-        if distances[nearest] > AUDIO_DISTANCE:
+        if distances[nearest] > NEAR_SHARE:
             return None
         return f"sounds like {self.sound_names[nearest]} ({distances[nearest]:.2f} of the bits differ)"
 
@@ -143,71 +119,20 @@ def digest(path: Path) -> str:
 
 def phash(path: Path) -> int | None:
     """64-bit perceptual hash; None for what does not open as a picture or is flat."""
-    import imagehash
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             image.draft("RGB", (256, 256))  # a JPEG is decoded small: eight times faster, same hash to a bit or so
-            small = _over_white(image)
+            return hash_of(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    if np.asarray(small.convert("L").resize((16, 16))).std() < 4:
-        return None
-    bits = imagehash.phash(small).hash.ravel()
-    return int(np.packbits(bits).view(">u8")[0])
 
 
 def audio_hash(path: Path, shifts: Sequence[int] = (0,)) -> AudioHash | None:
-    """Which of 32 neighbouring bands rise against the frame before (Haitsma and Kalker 2002), one row a shift.
-
-    Taken from the first sound above silence, so that leading silence and loudness do not matter; `shifts` (in samples)
-    because that first sound is found a few milliseconds elsewhere in another format. None for what does not open, is
-    silent, or is shorter than a fifth of a second.
-    """
-    samples = read_recording(path, _AUDIO_RATE_HZ)
-    if samples is None:
-        return None
-    loud = np.flatnonzero(np.abs(samples) > 0.1 * np.abs(samples).max(initial=0.0))
-    if not len(loud):
-        return None
-    padded = np.pad(samples, (2 * _AUDIO_MARGIN, 2 * _AUDIO_MARGIN))
-    first, last = int(loud[0]) + _AUDIO_MARGIN, int(loud[-1]) + 3 * _AUDIO_MARGIN
-    count = min(_AUDIO_FRAMES, (last - first - _AUDIO_FRAME) // _AUDIO_HOP)
-    if count < _AUDIO_LEAST:
-        return None
-    bits = [_band_slopes(padded[first + shift :], count) for shift in shifts]
-    return AudioHash(np.stack(bits), (loud[-1] - loud[0]) / _AUDIO_RATE_HZ)
-
-
-def audio_distance(excluded: AudioHash, sound: AudioHash) -> float:
-    """Share of the common bits that differ, at the best shift; 1 where one sound is longer than the other by 15 %."""
-    longer = max(excluded.seconds, sound.seconds)
-    if abs(excluded.seconds - sound.seconds) > 0.15 * longer:
-        return 1.0
-    count = min(excluded.bits.shape[1], sound.bits.shape[1])
-    differing = np.bitwise_count(excluded.bits[:, :count] ^ sound.bits[:1, :count])
-    return float(differing.mean(1).min() / 32)
-
-
-def _band_slopes(samples: np.ndarray, count: int) -> np.ndarray:  # uint32 [count]
-    frames = np.lib.stride_tricks.sliding_window_view(samples, _AUDIO_FRAME)[::_AUDIO_HOP][: count + 1]
-    power = np.abs(np.fft.rfft(frames * np.hanning(_AUDIO_FRAME), axis=1)) ** 2
-    edges = np.geomspace(300, 3000, _AUDIO_BANDS + 1) * _AUDIO_FRAME / _AUDIO_RATE_HZ
-    bands = np.add.reduceat(power, edges.astype(int), axis=1)[:, :_AUDIO_BANDS]
-    slope = np.diff(np.log(bands + 1e-9), axis=1)
-    bits = np.diff(slope, axis=0) > 0  # [count, 32]
-    return np.packbits(bits, axis=1).view(">u4").ravel().astype(np.uint32)
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    from PIL import Image
-
-    image.thumbnail((512, 512))
-    rgba = image.convert("RGBA")
-    under = Image.new("RGBA", rgba.size, "white")
-    under.alpha_composite(rgba)
-    return under.convert("RGB")
+    """How the file sounds (`pipelines/dedup/sounds.py`); None for what does not open, is silent or too short."""
+    samples = read_recording(path, RATE_HZ)
+    return None if samples is None else audio_bits(samples, shifts)
 
 
 def _manifest(path: Path) -> dict[str, str]:

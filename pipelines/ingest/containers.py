@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipelines.ingest.media import CANNOT_DECODE, Limits, MediaError, one_line, opened
+from pipelines.ingest.media import CANNOT_DECODE, OUT_OF_MEMORY, Limits, MediaError, one_line, opened
 
 # Containers that hold their own media. Playlists (hls, dash, concat, sdp ...), which name other files and addresses,
 # are not among them: a file called .mp4 whose content is a playlist must reach neither the disk nor the network.
@@ -29,7 +29,9 @@ def open_container(medium: bytes | Path, limits: Limits) -> Iterator[Any]:
                 yield container
         except MediaError:
             raise
-        except (av.error.FFmpegError, ValueError, OverflowError, MemoryError) as error:
+        except MemoryError as error:  # FFmpeg's own too
+            raise MediaError(OUT_OF_MEMORY, _words(error)) from None
+        except (av.error.FFmpegError, ValueError, OverflowError) as error:
             raise MediaError(CANNOT_DECODE, _words(error)) from None
 
 
@@ -62,6 +64,8 @@ class Patience:
         self.packets += 1
         try:
             return list(packet.decode())
+        except MemoryError:
+            raise
         except av.error.EOFError:
             return []
         except av.error.FFmpegError as error:

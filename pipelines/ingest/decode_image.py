@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from pipelines.ingest.media import CANNOT_DECODE, OVER_LIMIT, Limits, MediaError, one_line, opened
+from pipelines.ingest.media import CANNOT_DECODE, OUT_OF_MEMORY, OVER_LIMIT, Limits, MediaError, one_line, opened
 
 # Tried by content, never by name: a wrong extension does not matter. (MPO, a JPEG of several frames, comes with JPEG.)
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "TGA", "TIFF", "WEBP")
@@ -56,6 +56,8 @@ def decode_image(
                 return _rgb(_upright(image), background)
         except MediaError:
             raise
+        except MemoryError as error:
+            raise MediaError(OUT_OF_MEMORY, one_line(error)) from None
         # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, IndexError, ... on broken files.
         except Exception as error:
             raise MediaError(CANNOT_DECODE, _without_address(one_line(error))) from None

@@ -6,6 +6,7 @@ import base64
 import binascii
 import codecs
 import gzip
+import os
 import re
 import urllib.parse
 import zlib
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, one_line, opened
+from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, Meter, one_line, opened
 
 REMOTE = "remote media are not fetched"  # the ledger's reason
 
@@ -34,12 +35,50 @@ def unpacked(path: Path, limits: Limits) -> Iterator[BinaryIO]:
         file.seek(0)
         try:
             if packed:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(0)
+                meter = Meter(limits.max_unpacked(size), f"unpacked of {size:,} (max_expansion)")
                 with gzip.open(file) as inner:
-                    yield inner  # type: ignore[misc]
+                    yield _Metered(inner, meter)  # type: ignore[misc, arg-type]
             else:
                 yield file
         except (EOFError, gzip.BadGzipFile, zlib.error, OSError) as error:
             raise MediaError(CANNOT_DECODE, one_line(error)) from None
+
+
+class _Metered:
+    """What is read of a packed file, on a meter. Seeks forward count as reads do."""
+
+    def __init__(self, file: BinaryIO, meter: Meter) -> None:
+        self._file, self._meter, self._seen = file, meter, 0
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0:  # all of it: never more than the meter would let through
+            return self._counted(self._file.read(max(0, self._meter.left) + 1))
+        return self._counted(self._file.read(size))
+
+    def read1(self, size: int = -1) -> bytes:
+        """What is there, if not all: data before a place that is broken."""
+        return self._counted(self._file.read1(size))  # type: ignore[attr-defined]
+
+    def readline(self, size: int = -1) -> bytes:
+        return self._counted(self._file.readline(size))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_SET and offset > self._seen:
+            self._meter.add(offset - self._seen)  # before the bytes are unpacked
+        place = self._file.seek(offset, whence)
+        self._seen = max(self._seen, place)
+        return place
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def _counted(self, data: bytes) -> bytes:
+        place = self._file.tell()
+        self._meter.add(max(0, place - self._seen))
+        self._seen = max(self._seen, place)
+        return data
 
 
 def read_bytes(path: Path, limits: Limits) -> bytes:
@@ -75,7 +114,7 @@ def decode_text(data: bytes, encoding: str = "", *, declared: bool = False) -> s
     except LookupError:
         raise MediaError(CANNOT_DECODE, f"unknown encoding {encoding!r}") from None
     # utf-16 and utf-7 can give lone surrogates, which no later stage can store.
-    if any("\ud800" <= c <= "\udfff" for c in text):
+    if has_surrogate(text):
         raise MediaError(CANNOT_DECODE, "lone surrogates in the text")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -93,6 +132,22 @@ def data_address(address: str, limits: Limits) -> bytes:
         return base64.b64decode(re.sub(r"\s+", "", urllib.parse.unquote(body)), validate=True)
     except (binascii.Error, ValueError):
         raise MediaError(CANNOT_DECODE, "a data: address that is not base64") from None
+
+
+def kind_of(name: str) -> str:
+    """image, audio or video by the ending of a name, else "".
+
+    >>> [kind_of(name) for name in ("a.PNG", "b.opus", "c.webm", "d.txt")]
+    ['image', 'audio', 'video', '']
+    """
+    name = name.lower()
+    kinds = (("image", IMAGE), ("audio", AUDIO), ("video", VIDEO))
+    return next((kind for kind, ends in kinds if name.endswith(ends)), "")
+
+
+def has_surrogate(text: str) -> bool:
+    """Whether a text holds lone surrogates, which no later stage can store."""
+    return any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def stem(path: str) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from mmdata.errors import UserError
 from pipelines.ingest.document import Document, Dropped, Part, document_id
 from pipelines.ingest.media import MISSING
+from pipelines.ingest.screen import NO_SCREEN, Screen, open_screen
 from pipelines.ingest.source import CommonOptions
 
 NO_SOURCE = "no source reads this format"
@@ -49,6 +50,7 @@ class Folder:
     only: str = ""  # the one file of a source whose path is a file
     facts: Mapping[str, Facts] = field(default_factory=dict)
     facts_digest: str = ""  # sha256 of the manifest: part of the settings
+    screen: Screen = NO_SCREEN  # of documents, by the lists that the recipe names
 
     @cached_property
     def _walk(self) -> tuple[tuple[str, ...], tuple[tuple[str, str, str], ...]]:
@@ -175,15 +177,16 @@ def open_folder(source: str, path: Path, options: CommonOptions) -> Folder:
     if not path.exists():
         raise UserError(f"source {source!r}: there is no folder {path}. Correct its path in the recipe.")
     root, only = (path.parent, path.name) if path.is_file() else (path, "")
+    screen = open_screen(source, root, options.licences, options.opt_out)
     if not options.manifest:
-        return Folder(root, options, only)
+        return Folder(root, options, only, screen=screen)
     manifest = root / options.manifest
     try:
         data = manifest.read_bytes()
         facts = read_facts(manifest, root / options.manifest_root if options.manifest_root else manifest.parent, root)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"source {source!r}: cannot read the manifest {manifest}: {error}.") from None
-    return Folder(root, options, only, facts, hashlib.sha256(data).hexdigest())
+    return Folder(root, options, only, facts, hashlib.sha256(data).hexdigest(), screen)
 
 
 def read_facts(manifest: Path, base: Path, root: Path) -> dict[str, Facts]:
@@ -212,9 +215,16 @@ def matches(path: str, globs: Iterable[str]) -> bool:
 
 
 def uri_of(path: str, fragment: str = "") -> str:
-    """The path as printable text: bytes of a name that are not UTF-8 become \\xNN."""
-    clean = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return f"{clean}#{fragment}" if fragment else clean
+    """The path, and what names a record in it, as printable text: bytes of a name that are not UTF-8 become \\xNN."""
+    return f"{_printable(path)}#{_printable(fragment)}" if fragment else _printable(path)
+
+
+def _printable(name: str) -> str:
+    try:
+        clean = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte, in a name that a record gives
+        clean = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return re.sub(r"[\x00-\x1f\x7f]", lambda control: f"\\x{ord(control[0]):02x}", clean)
 
 
 def language_tag(word: str) -> str:
@@ -233,5 +243,5 @@ def language_tag(word: str) -> str:
 
 def settings_of(format: str, folder: Folder) -> dict[str, object]:
     """What decides a source's documents, for its fingerprint: the options, and the manifest by content, not place."""
-    options = folder.options.model_dump(mode="json", exclude={"manifest", "manifest_root"})
-    return {"format": format, **options, "manifest_sha256": folder.facts_digest}
+    options = folder.options.model_dump(mode="json", exclude={"manifest", "manifest_root", "licences", "opt_out"})
+    return {"format": format, **options, "manifest_sha256": folder.facts_digest, "lists_sha256": folder.screen.digest}

@@ -7,9 +7,8 @@ before it as its caption (a group). Boilerplate is what the recipe's `skip` sele
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,9 +16,10 @@ from pydantic import Field, field_validator
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from pipelines.ingest.document import Document, Dropped, Part
-from pipelines.ingest.files import AUDIO, IMAGE, REMOTE, VIDEO, data_address, decode_text, read_bytes
+from pipelines.ingest.files import decode_text, kind_of, read_bytes
 from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, matches, settings_of, uri_of
-from pipelines.ingest.media import EMPTY, MISSING, Limits, MediaError
+from pipelines.ingest.media import EMPTY, Limits, MediaError
+from pipelines.ingest.reference import References
 from pipelines.ingest.source import CommonOptions, Input
 
 _PAGES = (".html", ".htm", ".xhtml")
@@ -36,6 +36,17 @@ _CLOSE = frozenset(
 _MEDIA = {"img": "image", "audio": "audio", "video": "video"}
 
 
+def are_selectors(selectors: tuple[str, ...]) -> tuple[str, ...]:
+    """The selectors, if each can be read. Raises ValueError."""
+    page = LexborHTMLParser("<p></p>")
+    for selector in selectors:
+        try:
+            page.css(selector)
+        except Exception:
+            raise ValueError(f"{selector!r} is not a CSS selector") from None
+    return selectors
+
+
 class HtmlOptions(CommonOptions):
     """The keys of a `format = "html"` source."""
 
@@ -44,16 +55,9 @@ class HtmlOptions(CommonOptions):
         ("nav",), description='CSS selectors of what is left out with all inside it, as "div.navheader"'
     )
 
-    @field_validator("skip")
-    @classmethod
-    def _are_selectors(cls, selectors: tuple[str, ...]) -> tuple[str, ...]:
-        page = LexborHTMLParser("<p></p>")
-        for selector in selectors:
-            try:
-                page.css(selector)
-            except Exception:
-                raise ValueError(f"{selector!r} is not a CSS selector") from None
-        return selectors
+    mirror: str = Field("", description="folder with copies of remote media, as `wget -x` writes them: HOST/PATH")
+
+    _selectors = field_validator("skip")(are_selectors)
 
 
 @dataclass(frozen=True)
@@ -83,84 +87,111 @@ class HtmlSource:
             yield Dropped(self.name, uri_of(input.path), "ingest", error.reason, error.detail)
             return
         parts = []
-        for piece in _pieces(page):
-            if isinstance(piece, str):
-                parts.append(Part("text", text=piece, uri=uri_of(input.path)))
-                continue
-            found = self._media(input.path, piece, len(parts))
+        references = References(self.name, self.folder, self.limits, self._options.mirror)
+        for found in page_parts(page, uri_of(input.path), _from_folder(references, input.path)):
             if isinstance(found, Dropped):
                 yield found
-                parts += [Part("text", text=piece.alt, uri=uri_of(input.path))] if piece.alt else []
-            elif piece.alt:
-                group = len(parts)
-                caption = Part("text", text=piece.alt, uri=uri_of(input.path), group=group, group_role="caption")
-                parts += [caption, _in_group(found, group)]
             else:
                 parts.append(found)
         if not parts:
             yield Dropped(self.name, uri_of(input.path), "ingest", EMPTY, "no text and no media on the page")
             return
-        title = page.css_first("title")
-        words = " ".join(title.text().split()) if title is not None else ""
         yield self.folder.document(
             self.name,
             input.path,
             parts,
-            language=self.folder.fact(input.path).language or _declared_language(page),
-            metadata={"title": words} if words else {},
+            language=self.folder.fact(input.path).language or declared_language(page),
+            metadata=title_of(page),
         )
 
     def leftovers(self) -> list[Dropped]:
         pages = self._pages()
         claimed = set(pages)
+        references = References(self.name, self.folder, self.limits, self._options.mirror)
         for path in pages:
             try:
                 pieces = list(_pieces(self._page(path)))
             except MediaError:
                 continue
-            referred = (self.folder.resolve(path, piece.src) for piece in pieces if isinstance(piece, _Media))
+            referred = (references.file(path, piece.src) for piece in pieces if isinstance(piece, Media))
             claimed.update(file for file in referred if file is not None)
-        return self.folder.leftovers(self.name, claimed, lambda path: UNREFERRED if _is_media(path) else NO_SOURCE)
+        return self.folder.leftovers(self.name, claimed, lambda path: UNREFERRED if kind_of(path) else NO_SOURCE)
 
     def _pages(self) -> list[str]:
         """By ending; an .svg only where the recipe asks for it, as it is an image elsewhere."""
         named = matches("a.svg", self.folder.options.include)
         return self.folder.of_suffix((*_PAGES, ".svg") if named else _PAGES)
 
-    def _page(self, path: str) -> LexborHTMLParser:
-        options = self.folder.options
-        assert isinstance(options, HtmlOptions)
-        text = decode_text(read_bytes(self.folder.path(path), self.limits), options.encoding, declared=True)
-        page = LexborHTMLParser(text)
-        drawings = () if path.lower().endswith(".svg") else ("svg",)
-        for selector in (*options.skip, *drawings):
-            for node in page.css(selector):
-                node.decompose()
-        return page
+    @property
+    def _options(self) -> HtmlOptions:
+        assert isinstance(self.folder.options, HtmlOptions)
+        return self.folder.options
 
-    def _media(self, page: str, media: _Media, place: int) -> Part | Dropped:
-        if media.src.startswith("data:"):
-            uri = uri_of(page, f"data-{place}")
-            try:
-                return Part(media.kind, data=data_address(media.src, self.limits), uri=uri)
-            except MediaError as error:
-                return Dropped(self.name, uri, "ingest", error.reason, error.detail)
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|//", media.src):
-            return Dropped(self.name, media.src[:500], "ingest", REMOTE, f"in {uri_of(page)}")
-        file = self.folder.resolve(page, media.src)
-        if file is None:
-            return Dropped(self.name, uri_of(page), "ingest", MISSING, f"{media.src[:200]} is not in the folder")
-        return Part(media.kind, path=self.folder.path(file), uri=uri_of(file))
+    def _page(self, path: str) -> LexborHTMLParser:
+        drawing = path.lower().endswith(".svg")
+        data = read_bytes(self.folder.path(path), self.limits)
+        return parse_page(data, self._options.encoding, self._options.skip, drawing=drawing)
 
 
 @dataclass(frozen=True)
-class _Media:
+class Media:
+    """A picture, sound or video that a page names."""
+
     kind: str
     src: str
     alt: str
 
 
-def _pieces(page: LexborHTMLParser) -> Iterator[str | _Media]:
+def parse_page(data: bytes, encoding: str = "", skip: Iterable[str] = (), *, drawing: bool = False) -> LexborHTMLParser:
+    """A page without what the selectors name, and without drawings in it. Raises MediaError where it is no text."""
+    page = LexborHTMLParser(decode_text(data, encoding, declared=True))
+    for selector in (*skip, *(() if drawing else ("svg",))):
+        for node in page.css(selector):
+            node.decompose()
+    return page
+
+
+def page_parts(
+    page: LexborHTMLParser, uri: str, follow: Callable[[Media, int], Part | Dropped]
+) -> Iterator[Part | Dropped]:
+    """The parts of a page in its order. `follow` gives a medium, of place so many; an alt text is its caption."""
+    place = 0
+    for piece in _pieces(page):
+        if isinstance(piece, str):
+            found = [Part("text", text=piece, uri=uri)]
+        else:
+            medium = follow(piece, place)
+            caption = [Part("text", text=piece.alt, uri=uri)] if piece.alt else []
+            if isinstance(medium, Dropped):
+                yield medium
+                found = caption
+            elif caption:
+                found = [
+                    replace(caption[0], group=place, group_role="caption"),
+                    replace(medium, group=place, group_role="target"),
+                ]
+            else:
+                found = [medium]
+        yield from found
+        place += len(found)
+
+
+def title_of(page: LexborHTMLParser) -> dict[str, str]:
+    """{"title": ...} where the page has one."""
+    title = page.css_first("title")
+    words = " ".join(title.text().split()) if title is not None else ""
+    return {"title": words} if words else {}
+
+
+def _from_folder(references: References, path: str) -> Callable[[Media, int], Part | Dropped]:
+    def follow(media: Media, place: int) -> Part | Dropped:
+        uri = uri_of(path, f"data-{place}") if media.src.startswith("data:") else uri_of(path)
+        return references.part(path, media.src, media.kind, uri)
+
+    return follow
+
+
+def _pieces(page: LexborHTMLParser) -> Iterator[str | Media]:
     """Texts and media in document order. White space folds as a browser folds it, except in <pre>."""
     text = _Text()
     for node, opens in _events(page.root):
@@ -182,7 +213,7 @@ def _pieces(page: LexborHTMLParser) -> Iterator[str | _Media]:
                 continue
             if written := text.take():
                 yield written
-            yield _Media(_MEDIA[tag], src, " ".join((node.attributes.get("alt") or "").split()))
+            yield Media(_MEDIA[tag], src, " ".join((node.attributes.get("alt") or "").split()))
     if written := text.take():
         yield written
 
@@ -258,16 +289,8 @@ def _source(node: LexborNode) -> str:
     return src.strip()
 
 
-def _declared_language(page: LexborHTMLParser) -> str:
+def declared_language(page: LexborHTMLParser) -> str:
     root = page.css_first("html")
     return (
         language_tag(root.attributes.get("lang") or root.attributes.get("xml:lang") or "") if root is not None else ""
     )
-
-
-def _is_media(path: str) -> bool:
-    return path.lower().endswith((*IMAGE, *AUDIO, *VIDEO))
-
-
-def _in_group(part: Part, group: int) -> Part:
-    return Part(part.kind, data=part.data, path=part.path, uri=part.uri, group=group, group_role="target")

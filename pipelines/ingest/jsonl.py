@@ -20,7 +20,7 @@ from pydantic import Field
 
 from mmdata.catalog import QUALITY
 from pipelines.ingest.document import Document, Dropped, Part
-from pipelines.ingest.files import AUDIO, IMAGE, REMOTE, VIDEO, data_address, unpacked
+from pipelines.ingest.files import AUDIO, IMAGE, REMOTE, VIDEO, data_address, has_surrogate, unpacked
 from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, settings_of, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, MISSING, OVER_LIMIT, Limits, MediaError
 from pipelines.ingest.source import CommonOptions, Input
@@ -178,7 +178,7 @@ class JsonlSource:
             for key, value in record.items()
             if key not in used
             and isinstance(value, str | int | float)
-            and not _has_surrogate(f"{key}{value}")
+            and not has_surrogate(f"{key}{value}")
             and (not key.startswith(QUALITY) or _is_number(value))
         }
 
@@ -200,17 +200,13 @@ def _parse(line: bytes) -> dict[str, Any] | str:
         return f"not JSON: {' '.join(str(error).split())[:150]}"
     if not isinstance(record, dict):
         return f"a {type(record).__name__}, not an object"
-    if b"\\u" in line and _has_surrogate(json.dumps(record, ensure_ascii=False)):
+    if b"\\u" in line and has_surrogate(json.dumps(record, ensure_ascii=False)):
         return "lone surrogates in the text"
     return record
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _words(value: Any) -> str:

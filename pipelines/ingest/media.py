@@ -21,7 +21,8 @@ OVER_LIMIT = "over limit"
 CANNOT_DECODE = "cannot decode"
 NO_TRACK = "no such track"
 MISSING = "missing file"
-REASONS = (EMPTY, OVER_LIMIT, CANNOT_DECODE, NO_TRACK, MISSING)
+OUT_OF_MEMORY = "out of memory"
+REASONS = (EMPTY, OVER_LIMIT, CANNOT_DECODE, NO_TRACK, MISSING, OUT_OF_MEMORY)
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,15 @@ class Limits:
     max_seconds: float = 4 * 3600.0  # of sound or video
     max_frames: int = 500_000  # frames decoded of a video, chosen or not
     max_bytes: int = 4 << 30  # of a media file; a text file or a record may have a sixteenth of it
+    max_expansion: int = 200  # times its own size that a packed file unpacks to; one below 1 MB counts as 1 MB
 
     @property
     def max_text_bytes(self) -> int:
         return self.max_bytes // 16
+
+    def max_unpacked(self, packed_bytes: int) -> int:
+        """Bytes that a packed file of this size may unpack to."""
+        return max(packed_bytes, 1 << 20) * self.max_expansion
 
 
 class MediaError(Exception):
@@ -48,6 +54,20 @@ class MediaError(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+class Meter:
+    """Counts the bytes that come out of something packed, or that a record gathers, and refuses what is too much."""
+
+    def __init__(self, most: int, what: str) -> None:
+        self.left = most
+        self._words = f"more than {most:,} bytes {what}"
+
+    def add(self, num_bytes: int) -> None:
+        """Raises MediaError("over limit", ...) once the sum passes the limit, and for all that follows."""
+        self.left -= num_bytes
+        if self.left < 0:
+            raise MediaError(OVER_LIMIT, self._words)
 
 
 def one_line(error: BaseException, width: int = 200) -> str:

@@ -55,6 +55,14 @@ class CommonOptions(BaseModel):
     licence: str = Field("", description="licence of all documents (SPDX where there is one)")
     include: tuple[str, ...] = Field((), description="globs of the files to read; empty: all that the format reads")
     exclude: tuple[str, ...] = Field((), description="globs of files to leave out")
+    licences: str = Field(
+        "", description="a file with a glob of a licence to keep on each line (* too); documents of others are left out"
+    )
+    opt_out: str = Field(
+        "",
+        description="a file with a host, an address (what begins so), a uri or the sha256 of a medium on each line:"
+        " those documents, or those media, are left out",
+    )
     manifest: str = Field(
         "", description="a TSV or CSV file with a header (path, and any of language, caption, licence), from the path"
     )

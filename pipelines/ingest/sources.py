@@ -18,11 +18,20 @@ from pipelines.ingest.source import Source
 # Format -> "module:class". Modules are loaded when first used: each is the home of its own heavy import.
 SOURCES: dict[str, str] = {
     "captions": "pipelines.ingest.captions:CaptionSource",
+    "hf": "pipelines.ingest.arrow:ArrowSource",
+    "chat": "pipelines.ingest.chat:ChatSource",
+    "epub": "pipelines.ingest.epub:EpubSource",
     "html": "pipelines.ingest.html:HtmlSource",
+    "interleaved": "pipelines.ingest.interleaved:InterleavedSource",
     "jsonl": "pipelines.ingest.jsonl:JsonlSource",
+    "parquet": "pipelines.ingest.parquet:ParquetSource",
+    "pdf": "pipelines.ingest.pdf:PdfSource",
     "speech": "pipelines.ingest.speech:SpeechSource",
     "text": "pipelines.ingest.text:TextSource",
+    "tfds": "pipelines.ingest.tfds:TfdsSource",
     "video": "pipelines.ingest.video:VideoSource",
+    "warc": "pipelines.ingest.warc:WarcSource",
+    "webdataset": "pipelines.ingest.webdataset:TarSource",
 }
 
 

@@ -1,7 +1,9 @@
 """The image front end: few grids, little cropped, nothing enlarged much; and the shipped image codec on it."""
 
 import math
+from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -210,6 +212,22 @@ def test_the_closed_form_gives_each_number_of_a_code_an_equal_share() -> None:
     assert norms.max() < 2.5 * norms.min()
     back = image_fsq.decode(params, image_fsq.encode(params, crops, SMALL), SMALL)
     assert np.mean((np.asarray(back) - crops) ** 2) < 0.35 * crops.var()
+
+
+def test_a_correction_reads_what_the_first_codes_lack_and_trains_nothing_but_itself_through_it() -> None:
+    config = replace(SMALL, correction_widths=(8, 8), correction_blocks=(0, 1))
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: np.float32(x + 0.1 * random.normal(size=x.shape)), image_fsq.init(0, config))
+    images = random.uniform(-1, 1, (2, 16, 24, 3)).astype(np.float32)
+    first = image_fsq.latents({key: params[key] for key in ("encoder", "decoder")}, images, SMALL)
+    moved = image_fsq.latents(params, images, config)
+    assert np.abs(np.asarray(moved - first)).max() > 0.01
+    gradient = jax.grad(lambda p: image_fsq.latents(p, images, config).sum())(params)
+    norms = {name: max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(part)) for name, part in gradient.items()}
+    assert norms["decoder"] == 0 and norms["correction"] > 0 and norms["encoder"] > 0
+    # Another decoder, and so something else missing: the correction is another
+    worse = {**params, "decoder": jax.tree.map(lambda x: 0.5 * x, params["decoder"])}
+    assert np.abs(np.asarray(image_fsq.latents(worse, images, config) - moved)).max() > 1e-3
 
 
 def test_a_flat_picture_has_a_closed_form() -> None:

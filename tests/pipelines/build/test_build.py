@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,30 @@ def test_it_says_what_became_of_every_document(whole: tuple[Path, BuildReport]) 
     ]
     assert json.loads((out / "report.json").read_text())["samples"] == report.total("samples") == 46
     assert report.peak_bytes > 1e6 and report.documents_per_second > 0
+
+
+def test_its_page_shows_the_funnel_reasons_tokens_lengths_and_time(whole: tuple[Path, BuildReport]) -> None:
+    out, report = whole
+    page = (out / "report.html").read_text("utf-8")
+    cells = re.sub(r"<[^>]+>", "|", page)
+    assert re.search(r"\|pictures\|+13\|+13\|+1\|+13\|", cells)  # inputs, documents, lost in decoding, samples
+    assert re.search(r"\|decode\|+cannot decode\|+1\|+pictures/broken\.png: ", cells)
+    assert f"|{report.codes['text']:,}|" in cells and f"{report.codes['audio']:,}" in cells
+    assert page.count("<svg") == len(report.sources) and "median" in page
+    for stage in ("ingest", "encode", "write"):
+        row = next(row for row in report.stages if row.stage == stage)
+        assert row.seconds > 0 and re.search(rf"\|{stage}\|+\d", cells)
+    assert "<script" not in page and "http" not in page
+
+
+def test_a_page_escapes_what_documents_are_called(media: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "<b>bold&.txt").write_bytes(b"\xff\xfe\x00broken")
+    (tmp_path / "in" / "good.txt").write_text("A text of some words. " * 20)
+    source = [{"name": "odd", "format": "text", "path": "in"}]
+    build(toy_recipe(tmp_path, source=source), tmp_path / "out", 1, progress=False, load=load_toy)
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "&lt;b&gt;bold&amp;.txt" in page and "<b>bold" not in page
 
 
 def test_it_reads_back(whole: tuple[Path, BuildReport]) -> None:

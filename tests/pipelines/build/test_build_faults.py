@@ -129,6 +129,36 @@ def test_a_picture_that_crashes_the_codec_is_found_and_left_out(media: Path, tmp
     assert run(poisoned, tmp_path / "out").dropped == {"cannot decode": 1}  # mended, so tried again
 
 
+@pytest.mark.parametrize(
+    ("colour", "reason", "limits"),
+    [
+        (toy_build.STUCK, "took too long", {"stuck_seconds": 1.5}),
+        (toy_build.HUNGRY, "out of memory", {"worker_bytes": 600_000_000}),
+    ],
+)
+def test_a_picture_that_takes_all_time_or_memory_costs_no_other(
+    media: Path, tmp_path: Path, colour: tuple[int, int, int], reason: str, limits: dict[str, float]
+) -> None:
+    """A real hang, and real memory: the others of its unit and of its batch are kept, each whole."""
+    poisoned, mild = tmp_path / "media", tmp_path / "mild"
+    for folder, paint_it in ((poisoned, colour), (mild, toy_build.REFUSED)):
+        shutil.copytree(media, folder)
+        paint(folder / "pictures" / "05.png", paint_it)
+    report = run(poisoned, tmp_path / "out", workers=2, limits=limits)
+    assert report.dropped == {"cannot decode": 1, reason: 1} and report.total("samples") == 46
+    (line,) = [x for x in read_ledger(tmp_path / "out" / "ledger" / "pictures.jsonl") if x["reason"] == reason]
+    assert line["uri"] == "05.png" and line["stage"] == "encode"
+    run(mild, tmp_path / "refused")
+    assert items(tmp_path / "out") == items(tmp_path / "refused")  # as where that picture costs no more than itself
+
+
+def items(out: Path) -> dict[str, list[tuple[str, list[list[int]]]]]:
+    """The codes of every sample of a dataset."""
+    dataset = mmdata.open(out)
+    samples = [s for name in dataset for split in (dataset[name].train, dataset[name].validation) for s in split]
+    return {f"{s.source}/{s.uri}": [(item.kind, item.codes.tolist()) for item in s.items] for s in samples}
+
+
 def test_two_builds_of_one_folder_do_not_meet(media: Path, tmp_path: Path) -> None:
     process = start(media, tmp_path / "out", sleep=0.05)
     wait_for_units(tmp_path / "out", "ingest", 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -52,6 +54,34 @@ def test_a_stuck_worker_is_noticed(tmp_path: Path) -> None:
     assert met == [("hang", "no progress in 0.5 s")]
 
 
+def test_a_worker_without_memory_is_noticed(tmp_path: Path) -> None:
+    """Real memory, to a real limit: the step which takes it is left out, and the next one has a worker of its own."""
+    met = []
+    with LocalExecutor(1, tmp_path, memory_bytes=300_000_000) as pool:
+        tasks = [Task("a", toy_build.steps, ["1", "eat", "3"]), Task("b", toy_build.steps, ["4"])]
+        found = pool.run(tasks, on_poison=lambda t, s, cause: met.append((s, cause)))
+    assert found == {"a": ["1", "3"], "b": ["4"]}
+    assert met == [("eat", "out of memory (more than 300,000,000 bytes)")]
+
+
+def test_a_memory_error_is_no_failure_of_the_unit(tmp_path: Path) -> None:
+    """It may meet another document than the one that holds the memory: so the unit is isolated."""
+    met = []
+    with LocalExecutor(1, tmp_path) as pool:
+        tasks = [Task("a", toy_build.steps, ["1", "ask for too much", "3"])]
+        assert pool.run(tasks, on_poison=lambda t, s, cause: met.append((s, cause))) == {"a": ["1", "3"]}
+    (step, cause), *others = met
+    assert step == "ask for too much" and cause.startswith("out of memory (Unable to allocate") and not others
+
+
+def test_a_task_may_be_isolated_from_the_start(tmp_path: Path) -> None:
+    begun = []
+    with LocalExecutor(1, tmp_path) as pool:
+        task = Task("a", toy_build.note_and_die, (str(tmp_path / "runs"), "bad"), isolate=True)
+        pool.run([task], on_poison=lambda t, step, cause: begun.append(step))
+    assert begun == ["bad"] and (tmp_path / "runs").read_text() == "1" * 2  # killed once, and done
+
+
 def test_a_poison_step_of_an_earlier_run_is_not_met_again(tmp_path: Path) -> None:
     with LocalExecutor(1, tmp_path) as pool:
         begun = time.monotonic()
@@ -75,10 +105,36 @@ def test_workers_leave_when_their_supervisor_is_gone(tmp_path: Path) -> None:
         pid, _, _ = pool.run([Task("w", toy_build.where, None)])["w"]
         worker = pool._workers[0]
         assert worker is not None
-        worker.connection.close()  # what the death of the supervisor does
+        worker.connection.close()  # what the death of the supervisor does, where the kernel does no more
         for _ in range(100):
             if worker.process.poll() is not None:
                 break
             time.sleep(0.05)
         assert worker.process.poll() is not None, f"{pid} is still there"
         pool._workers[0] = None
+
+
+def test_a_worker_ends_with_its_supervisor_even_in_native_code(tmp_path: Path) -> None:
+    """Code that holds the GIL lets no thread of the worker notice; the kernel does."""
+    words = (
+        f"import toy_build as t; from pathlib import Path; t.supervise_one_that_holds_the_gil(Path({str(tmp_path)!r}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
+    supervisor = subprocess.Popen([sys.executable, "-c", words], env=environment)
+    for _ in range(600):
+        if (tmp_path / "pid").exists():
+            break
+        time.sleep(0.05)
+    pid = int((tmp_path / "pid").read_text())
+    supervisor.kill()
+    supervisor.wait()
+    for _ in range(100):
+        if not alive(pid):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{pid} is still there")
+
+
+def alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"

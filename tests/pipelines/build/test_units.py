@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,15 @@ def hello(call: Call, unit: Unit, folder: Path) -> Counts:
     return {"words": 1}
 
 
+def done_meanwhile(call: Call, unit: Unit, folder: Path) -> Counts:
+    """While this one is at work, another process does the same unit."""
+    other = get_context("fork").Process(target=run_unit, args=(Call(replace(unit, function=hello)),))
+    other.start()
+    other.join()
+    (folder / "words.txt").write_text("too late")
+    return {"words": 2}
+
+
 def unit(work: Path, words: str) -> Unit:
     return Unit("say", "web", "00000", fingerprint_of(words), hello, work, words)
 
@@ -33,6 +44,17 @@ def test_a_unit_is_done_once_its_marker_bears_its_fingerprint(tmp_path: Path) ->
     assert read_marker(one) == marker and read_marker(two) is None
     assert run_unit(Call(one))["digest"] == marker["digest"] != run_unit(Call(two))["digest"]
     assert read_marker(one) is None and (two.folder / "words.txt").read_text() == "two"
+
+
+def test_a_unit_that_bears_its_marker_is_never_done_again(tmp_path: Path) -> None:
+    """Its worker may have died before it could say so, or another machine may have been faster."""
+    marker = run_unit(Call(unit(tmp_path, "one")))
+    written = unit(tmp_path, "one").marker_path.stat()
+    assert run_unit(Call(unit(tmp_path, "one"))) == marker
+    assert unit(tmp_path, "one").marker_path.stat().st_mtime_ns == written.st_mtime_ns
+    late = Unit("say", "web", "00000", fingerprint_of("late"), done_meanwhile, tmp_path, "late")
+    assert run_unit(Call(late))["counts"] == {"words": 1}
+    assert (late.folder / "words.txt").read_text() == "late" and not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_unit_that_fails_leaves_what_was_there(tmp_path: Path) -> None:

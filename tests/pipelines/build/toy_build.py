@@ -16,6 +16,8 @@ from tokenizer.codecs import load_codec
 
 KILLER = (255, 0, 255)  # the colour of a picture that kills whoever encodes it
 REFUSED = (0, 255, 255)  # and of one that the codec cannot encode
+HUNGRY = (255, 255, 1)  # of one for which it takes all memory there is
+STUCK = (1, 255, 255)  # and of one that it never comes back from
 
 
 class ToyText:
@@ -51,6 +53,10 @@ class ToyImage:
             os.kill(os.getpid(), signal.SIGKILL)
         if tuple(medium[0, 0]) == REFUSED:
             raise ValueError("not this colour")
+        if tuple(medium[0, 0]) == HUNGRY:
+            eat()
+        if tuple(medium[0, 0]) == STUCK:
+            time.sleep(1000)
         shape = self.shape(medium.shape[:2])
         means = medium.reshape(shape.h, 16, shape.w, 16, 3).mean((1, 3, 4))
         return Codes(means.astype(np.int32).reshape(-1, 1), shape)
@@ -148,12 +154,21 @@ def toy_recipe(root: Path, **changes: object) -> Recipe:
 
 
 def tree(out: Path) -> dict[str, bytes]:
-    """Every file that a build leaves, but for its work folder and the report, which holds times."""
+    """Every file that a build leaves, but for its work folder and the reports, which hold times."""
     return {
         str(p.relative_to(out)): p.read_bytes()
         for p in sorted(out.rglob("*"))
-        if p.is_file() and ".work" not in p.relative_to(out).parts and p.name != "report.json"
+        if p.is_file() and ".work" not in p.relative_to(out).parts and p.name not in ("report.json", "report.html")
     }
+
+
+def eat(most: int = 4 << 30) -> None:
+    """Memory that is used, not only asked for, at some 800 MB a second; 4 GiB show that nobody stopped it."""
+    held = []
+    for _ in range(most >> 23):
+        held.append(np.ones(8 << 20, np.uint8))
+        time.sleep(0.01)
+    raise AssertionError(f"no limit stopped {len(held)} times 8 MiB")
 
 
 # Unit functions for the executor's own tests.
@@ -173,7 +188,7 @@ def die_once(call: Call) -> str:
 
 
 def steps(call: Call) -> list[str]:
-    """Takes the steps in order; "bad..." crashes the process and "hang..." never comes back."""
+    """Takes the steps in order; "bad..." crashes the process, "hang..." never comes back, "eat..." has no end."""
     done = []
     for step in call.args:
         if step in call.skip:
@@ -183,8 +198,39 @@ def steps(call: Call) -> list[str]:
             os.kill(os.getpid(), signal.SIGSEGV)
         if step.startswith("hang"):
             time.sleep(1000)
+        if step.startswith("eat"):
+            eat()
+        if step.startswith("ask"):
+            np.ones(1 << 55, np.uint8)
         done.append(step)
     return done
+
+
+def note_and_die(call: Call) -> None:
+    """Says in a file that it runs; its one step kills it."""
+    file, step = call.args
+    with open(file, "a") as runs:
+        runs.write("1")
+    if step not in call.skip:
+        call.at(step)
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hold_the_gil(call: Call) -> None:
+    """A minute in C, without letting another thread of this process run."""
+    import ctypes
+
+    Path(call.args).write_text(str(os.getpid()))
+    ctypes.PyDLL(None).sleep(60)
+
+
+def supervise_one_that_holds_the_gil(folder: Path) -> None:
+    import toy_build
+
+    from pipelines.build.executor import LocalExecutor, Task
+
+    with LocalExecutor(1, folder / "logs") as pool:
+        pool.run([Task("w", toy_build.hold_the_gil, str(folder / "pid"))])
 
 
 def die_always(call: Call) -> None:

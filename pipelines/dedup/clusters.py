@@ -1,0 +1,102 @@
+"""Clusters out of collisions: rows that meet in a band, or differ in few bits, and what is connected by them.
+
+Plain arrays in and out, and no order that a worker could change: a cluster is named by its smallest row. Memory is a
+few numbers a row, whatever meets whatever; pairs come in runs and are never held all at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from pipelines.dedup.words import BANDS, ROWS
+
+Pairs = tuple[np.ndarray, np.ndarray]  # int64 [n], int64 [n]: rows that belong together
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+def connected(num_rows: int, pairs: Iterable[Pairs]) -> np.ndarray:  # int64 [num_rows]
+    """Of each row the smallest row that it is connected with (union-find, a run of pairs at a time)."""
+    parent = np.arange(num_rows)
+    for one, other in pairs:
+        while True:
+            _flatten(parent)
+            low, high = np.minimum(parent[one], parent[other]), np.maximum(parent[one], parent[other])
+            if not (apart := low != high).any():
+                break
+            np.minimum.at(parent, high[apart], low[apart])
+    _flatten(parent)
+    return parent
+
+
+def _flatten(parent: np.ndarray) -> None:
+    """Every row points at its root."""
+    while True:
+        above = parent[parent]
+        if np.array_equal(above, parent):
+            return
+        parent[:] = above
+
+
+def band_pairs(signatures: Iterable[np.ndarray], rows: np.ndarray) -> Iterator[Pairs]:
+    """Rows whose MinHash signatures agree in all hashes of a band.
+
+    signatures: uint32 [n, 112] arrays that follow one another (memory maps: a band of all is read at a time); rows:
+    bool, which take part.
+    """
+    parts = list(signatures)
+    chosen = np.flatnonzero(rows)
+    for band in range(BANDS):
+        keys = np.concatenate([_band_keys(part[:, band * ROWS : (band + 1) * ROWS]) for part in parts])[chosen]
+        order = np.argsort(keys, kind="stable")
+        same = keys[order[1:]] == keys[order[:-1]]
+        yield chosen[order[:-1][same]], chosen[order[1:][same]]
+
+
+def _band_keys(columns: np.ndarray) -> np.ndarray:  # uint32 [n, ROWS] -> uint64 [n]
+    keys = np.zeros(len(columns), np.uint64)
+    for i in range(columns.shape[1]):
+        keys = keys * _MULTIPLIER + columns[:, i]
+        keys ^= keys >> np.uint64(31)
+    return keys
+
+
+def near_pairs(hashes: np.ndarray, bits: int, most: int = 0) -> Iterator[Pairs]:
+    """All pairs of 64-bit hashes that differ in at most `bits` bits.
+
+    Of bits + 1 pieces of such a pair one is equal, so only hashes with an equal piece are compared. With `most`, only
+    with so many of the next ones that share it, in the order of rows.
+    """
+    edges = [round(64 * i / (bits + 1)) for i in range(bits + 2)]
+    for low, high in itertools.pairwise(edges):
+        piece = (hashes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
+        for one, other in meeting(piece, most):
+            near = np.bitwise_count(hashes[one] ^ hashes[other]) <= bits
+            if near.any():
+                yield one[near], other[near]
+
+
+def meeting(keys: np.ndarray, most: int = 0) -> Iterator[Pairs]:
+    """Rows with equal keys: all pairs, or each row with at most `most` of the next ones."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    places, distance = np.arange(len(keys)), 0
+    while len(places) and (distance < most or not most):
+        distance += 1
+        places = places[places + distance < len(keys)]
+        places = places[ordered[places] == ordered[places + distance]]
+        if len(places):
+            yield order[places], order[places + distance]
+
+
+def connected_hashes(hashes: np.ndarray, bits: int) -> np.ndarray:  # int64 [n]
+    """`connected` for hashes within `bits` bits; equal ones are compared once, however many there are."""
+    values, first, places = np.unique(hashes, return_index=True, return_inverse=True)
+    roots = connected(len(values), near_pairs(values, bits)) if len(values) > 1 else np.arange(len(values))
+    # Name each by the smallest row of all its hashes.
+    smallest = np.full(len(values), len(hashes))
+    np.minimum.at(smallest, roots, first)
+    return smallest[roots][places]

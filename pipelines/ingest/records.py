@@ -1,0 +1,122 @@
+"""Records of JSON files one by one: a line each, or the elements of one list, streamed. For formats of JSON records."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelines.ingest.files import has_surrogate, unpacked
+from pipelines.ingest.media import CANNOT_DECODE, OVER_LIMIT, Limits, MediaError, one_line
+
+FILES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+
+_AT_ONCE = 1 << 16  # characters
+
+
+def json_records(path: Path, limits: Limits) -> Iterator[dict[str, Any] | MediaError]:
+    """The objects of a file, each or why there is none; after a MediaError of a list nothing more can be read.
+
+    Raises MediaError where the file itself cannot be read.
+    """
+    with unpacked(path, limits) as file:
+        head = file.read(64).lstrip(codecs.BOM_UTF8).lstrip()
+        file.seek(0)
+        yield from _elements(file, limits) if head.startswith(b"[") else _lines(file, limits)
+
+
+def _lines(file: Any, limits: Limits) -> Iterator[dict[str, Any] | MediaError]:
+    most = limits.max_text_bytes
+    while line := file.readline(most + 1):
+        if len(line) > most:
+            while not line.endswith(b"\n") and (line := file.readline(most)):
+                pass
+            yield MediaError(OVER_LIMIT, f"a line of more than {most:,} bytes (max_bytes / 16)")
+        elif line.strip():
+            try:
+                yield _checked(json.loads(line))
+            except (ValueError, RecursionError) as error:
+                yield MediaError(CANNOT_DECODE, f"not JSON: {one_line(error)}")
+            except MediaError as error:
+                yield error
+
+
+def _elements(file: Any, limits: Limits) -> Iterator[dict[str, Any] | MediaError]:
+    """The elements of a list, without the list in memory."""
+    reader, decoder, opened = _Characters(file), json.JSONDecoder(), False
+    while True:
+        try:
+            if not opened:
+                reader.skip("\ufeff \t\r\n")
+                reader.begin += 1  # the bracket
+                opened = True
+            reader.skip(" \t\r\n,")
+            if reader.peek() in ("]", ""):
+                if not reader.peek():
+                    yield MediaError(CANNOT_DECODE, "the list breaks off")
+                return
+            record = reader.value(decoder, limits.max_text_bytes)
+        except MediaError as error:
+            yield error
+            return
+        except (ValueError, RecursionError) as error:
+            yield MediaError(CANNOT_DECODE, f"not JSON: {one_line(error)}")
+            return
+        try:
+            yield _checked(record)
+        except MediaError as error:
+            yield error
+
+
+class _Characters:
+    """A window on a file's characters."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._decode = codecs.getincrementaldecoder("utf-8")()
+        self._ended = False
+        self._text = ""
+        self.begin = 0
+
+    def skip(self, characters: str) -> None:
+        while self.peek() and self.peek() in characters:
+            self.begin += 1
+
+    def peek(self) -> str:
+        """The next character, "" at the end. Raises ValueError where the bytes are not UTF-8."""
+        if self.begin >= len(self._text):
+            self._more()
+        return self._text[self.begin : self.begin + 1]
+
+    def value(self, decoder: json.JSONDecoder, most: int) -> Any:
+        """The JSON value that begins here. Raises ValueError, RecursionError, MediaError."""
+        while True:
+            try:
+                value, end = decoder.raw_decode(self._text, self.begin)
+            except ValueError:
+                if self._ended:
+                    raise
+            else:
+                if end < len(self._text) or self._ended:  # a number might go on
+                    self.begin = end
+                    return value
+            if len(self._text) - self.begin > most:
+                raise MediaError(OVER_LIMIT, f"a record of more than {most:,} characters (max_bytes / 16)")
+            self._more()
+
+    def _more(self) -> None:
+        """As much again as there is, so that a long value is tried few times."""
+        kept = self._text[self.begin :]
+        data = self._file.read(max(_AT_ONCE, len(kept)))
+        self._ended = not data
+        self._text, self.begin = kept + self._decode.decode(data, final=self._ended), 0
+
+
+def _checked(record: Any) -> dict[str, Any]:
+    if not isinstance(record, dict):
+        raise MediaError(CANNOT_DECODE, f"a {type(record).__name__}, not an object")
+    if has_surrogate(json.dumps(record, ensure_ascii=False)):
+        raise MediaError(CANNOT_DECODE, "lone surrogates in the text")
+    return record
