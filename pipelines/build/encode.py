@@ -66,8 +66,8 @@ class EncodeSettings:
 @dataclass(frozen=True)
 class EncodeArgs:
     documents: Path  # folder of the ingest unit
-    verdicts: Path  # folder of the last stage that judged them
-    curated: Path  # folder of the curate unit
+    curated: Path  # folder of the curate unit, for what rules changed
+    verdicts: Path  # folder of the unit whose verdicts hold
     root: Path
     settings: EncodeSettings
 
@@ -111,7 +111,7 @@ def describe_codecs(call: Call) -> dict[str, dict[str, Any]]:
 def encode(call: Call, unit: Unit, folder: Path) -> Counts:
     """Encode the documents of a unit; samples, kept media and ledger lines into `folder`."""
     args: EncodeArgs = unit.args
-    documents = list(read_kept(args.documents, args.verdicts, args.curated, args.root))
+    documents = list(read_kept(args.documents, args.curated, args.verdicts, args.root))
     jobs = [_jobs(i, document, verdict) for i, (document, verdict) in enumerate(documents)]
     with _KeptMedia(folder, args.settings) as kept:
         _run([job for row in jobs for job in row], call, unit, args.settings, kept)

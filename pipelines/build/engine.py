@@ -28,7 +28,6 @@ from pipelines.build.place import claim, release, resumable
 from pipelines.build.progress import Progress
 from pipelines.build.recipe import SOFT, Recipe, soft_multiple
 from pipelines.build.report import BuildReport, StageReport
-from pipelines.build.sample_rules import sample_rules
 from pipelines.build.settings import (
     codec_files,
     codec_names,
@@ -89,9 +88,7 @@ def build(
     stages.forget_sources()
     sources = [open_one(recipe, entry, open) for entry in recipe.source]
     if dry_run:
-        report = BuildReport(str(out), [planned(source) for source in sources], workers=workers, dry_run=True)
-        report.rules = [sample_rules(source, limits_of(recipe)) for source in sources if source.curation is not None]
-        return report
+        return BuildReport(str(out), [planned(source) for source in sources], workers=workers, dry_run=True)
     settings = {source.name: {"recipe": recipe_settings(recipe, names), **source.all_settings} for source in sources}
     held = None if explain else claim(out, settings)
     try:
@@ -144,9 +141,9 @@ class _Build:
         self._stage("ingest", self._ingest)
         self._stage("curate", self._curate)
         for source in self._alive():
-            # With rules, not the ledger's lines: another limit may drop the same documents.
-            digests = [m["counts"].get("kept", m["digest"]) for m in source.markers["curate"]]
-            source.verdicts = list(zip(source.folders("curate"), digests))
+            # With rules, not the ledger's lines: another threshold may drop the same documents.
+            kept = [marker["counts"].get("kept", marker["digest"]) for marker in source.markers["curate"]]
+            source.verdicts = list(zip(source.folders("curate"), kept))
         if self.recipe.decontaminate.against:
             self._across("benchmarks", self._benchmarks)
             self._stage("decontaminate", self._decontaminate)
@@ -290,25 +287,24 @@ class _Build:
             verdicts, digest = source.verdicts[i]
             args = DecontaminateArgs(
                 before.folder,
-                verdicts,
                 source.folders("curate")[i],
+                verdicts,
                 source.root,
                 benchmarks.folder,
                 made["digest"],
                 limits,
             )
-            decides = (source.markers["ingest"][i]["digest"], digest, made["digest"], vars(limits), versions())
-            words = (*decides, *source.ruled(i))
-            units.append(self._unit("decontaminate", source, before.name, decontaminate, args, *words))
+            decides = (*_contents(source, i), digest, made["digest"], vars(limits), versions())
+            units.append(self._unit("decontaminate", source, before.name, decontaminate, args, *decides))
         return units
 
     def _sign(self, source: BuildSource) -> list[Unit]:
         kinds, limits, units = self.recipe.dedup.near_kinds, limits_of(self.recipe), []
         for i, before in enumerate(source.units["ingest"]):
             verdicts, digest = source.verdicts[i]
-            args = SignArgs(before.folder, verdicts, source.folders("curate")[i], source.root, kinds, limits)
-            decides = (source.markers["ingest"][i]["digest"], digest, kinds, vars(limits), versions())
-            units.append(self._unit("sign", source, before.name, sign, args, *decides, *source.ruled(i)))
+            args = SignArgs(before.folder, source.folders("curate")[i], verdicts, source.root, kinds, limits)
+            decides = (*_contents(source, i), digest, kinds, vars(limits), versions())
+            units.append(self._unit("sign", source, before.name, sign, args, *decides))
         return units
 
     def _dedup(self) -> list[Unit]:
@@ -361,8 +357,8 @@ class _Build:
         units = []
         for i, before in enumerate(source.units["ingest"]):
             verdicts, digest = source.verdicts[i]
-            args = encode.EncodeArgs(before.folder, verdicts, source.folders("curate")[i], source.root, settings)
-            digests = [source.markers["ingest"][i]["digest"], digest, *source.ruled(i)]
+            args = encode.EncodeArgs(before.folder, source.folders("curate")[i], verdicts, source.root, settings)
+            digests = [*_contents(source, i), digest]
             units.append(self._unit("encode", source, before.name, encode.encode, args, digests, *decides))
         return units
 
@@ -445,6 +441,12 @@ def _marker(unit: Unit) -> Marker:
     if marker is None:
         raise RunError(f"unit {unit.key} left no output in {unit.folder}; was {unit.work} changed? Run it again")
     return marker
+
+
+def _contents(source: BuildSource, i: int) -> list[str]:
+    """Digests of the documents that an ingest unit found and, where rules may have changed them, of what is left."""
+    ingested, curated = (source.markers[stage][i] for stage in ("ingest", "curate"))
+    return [ingested["digest"], *([curated["counts"]["kept"]] if "kept" in curated["counts"] else [])]
 
 
 def _why(stage: str, source: str, units: list[Unit], stale: list[Unit]) -> StageReport:

@@ -48,10 +48,6 @@ class BuildSource:
         """What decides its bytes: with its rules, which ingestion does not know."""
         return self.settings if self.curation is None else {**self.settings, "curate": self.curation.settings()}
 
-    def ruled(self, unit: int) -> tuple[str, ...]:
-        """The digest of what rules kept and changed of an ingest unit; nothing without rules."""
-        return () if self.curation is None else (self.markers["curate"][unit]["counts"]["kept"],)
-
     def folders(self, stage: str) -> tuple[Path, ...]:
         return tuple(unit.folder for unit in self.units[stage])
 
@@ -120,8 +116,8 @@ def reported(source: BuildSource) -> SourceReport:
         for marker in source.markers.get(stage, []):
             for name in ("dropped", "changed", "lost_by_host"):
                 totals = getattr(report, name)
-                for word, count in marker["counts"].get(name, {}).items():
-                    totals[word] = totals.get(word, 0) + count
+                for reason, count in marker["counts"].get(name, {}).items():
+                    totals[reason] = totals.get(reason, 0) + count
     for _, dropped in source.judged.values():
         for reason, count in dropped.items():
             report.dropped[reason] = report.dropped.get(reason, 0) + count

@@ -158,9 +158,9 @@ class RecipeFile(_Table):
     audio: AudioOptions = AudioOptions()
     limits: LimitOptions = LimitOptions()
     shards: ShardOptions = ShardOptions()
-    curate: Curate = Curate()
     dedup: DedupOptions = DedupOptions()
     decontaminate: DecontaminateOptions = DecontaminateOptions()
+    curate: Curate = Curate()
     source: tuple[SourceEntry, ...] = Field(min_length=1, description="a [[source]] table for each input folder")
 
 

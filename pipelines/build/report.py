@@ -25,8 +25,8 @@ class SourceReport:
     codes: dict[str, int] = field(default_factory=dict)  # by kind: codes are tokens of most layouts
     soft: int = 0
     dropped: dict[str, int] = field(default_factory=dict)  # by reason: inputs, records and parts
-    changed: dict[str, int] = field(default_factory=dict)  # by what: lines taken out, addresses masked
     lost_by_host: dict[str, int] = field(default_factory=dict)  # remote media that could not be had
+    changed: dict[str, int] = field(default_factory=dict)  # by what: lines taken out, addresses masked
     bytes: int = 0
     fingerprint: str = ""
 
@@ -46,7 +46,7 @@ class StageReport:
 
 @dataclass
 class BuildReport:
-    """The whole build. `dry_run`: nothing was written and only inputs, bytes, units and a sample are known."""
+    """The whole build. `dry_run`: nothing was written and only inputs, bytes and units are known."""
 
     out: str
     sources: list[SourceReport]
@@ -56,7 +56,6 @@ class BuildReport:
     documents_per_second: float = 0.0
     peak_bytes: int = 0
     dry_run: bool = False
-    rules: list[Any] = field(default_factory=list)  # of a dry run, a SourceSample for each source with rules
 
     @property
     def units_run(self) -> int:
@@ -92,8 +91,8 @@ class BuildReport:
             "samples": self.total("samples"),
             "codes": self.codes,
             "dropped": self.dropped,
-            "changed": self.changed,
             "lost_by_host": self.lost_by_host,
+            "changed": self.changed,
             "units_run": self.units_run,
         }
 
@@ -114,20 +113,16 @@ def print_report(report: BuildReport) -> None:
         console.print(_plan_table(report))
         if report.stages:
             console.print(_stage_table(report))
-        if report.rules:
-            from pipelines.build.sample_rules import print_samples
-
-            print_samples(console, report.rules)
         return
     console.print(_table(report))
     console.print(f"tokens by kind; train {report.total('train'):,} samples, validation {report.total('validation'):,}")
     for reason, count in report.dropped.items():
         console.print(f"  left out: {count:,} {reason}")
-    for what, count in report.changed.items():
-        console.print(f"  changed: {count:,} {what}")
     if lost := report.lost_by_host:
         most = ", ".join(f"{host} {count:,}" for host, count in list(lost.items())[:5])
         console.print(f"  media of {len(lost):,} hosts could not be had: {most}", soft_wrap=True)
+    for what, count in report.changed.items():
+        console.print(f"  changed: {count:,} {what}")
     if report.total("soft"):
         console.print(f"  soft items: {report.total('soft'):,}")
     if not report.units_run:

@@ -31,8 +31,8 @@ from pipelines.ingest.screen import screened
 from pipelines.ingest.source import Input, Source
 
 VERDICTS = "verdicts.jsonl"
-CHANGED = "changed"  # a folder of documents
 _REASONS = {NO_PROGRESS: "took too long", OUT_OF_MEMORY: OUT_OF_MEMORY}  # what a cause begins with -> the ledger's word
+CHANGED = "changed"  # a folder of documents
 
 OpenSource = Callable[[str, str, Path, dict[str, Any], Limits], Source]
 
@@ -172,9 +172,9 @@ class _Changed:
             self._writer.__exit__()
 
 
-def read_kept(documents: Path, verdicts: Path, curated: Path, root: Path) -> Iterator[tuple[Document, Verdict]]:
-    """The documents of an ingest unit which the verdicts in a folder keep, as the rules of curation left them (in
-    `curated`, the folder of that unit), in order."""
+def read_kept(documents: Path, curated: Path, verdicts: Path, root: Path) -> Iterator[tuple[Document, Verdict]]:
+    """The documents of an ingest unit that are kept by the verdicts in the folder `verdicts`, as the rules of the
+    curate unit `curated` left them, in order."""
     found = {verdict.id: verdict for verdict in read_verdicts(verdicts)}
     changed = read_documents(curated / CHANGED, root) if (curated / CHANGED).is_dir() else iter(())
     other = next(changed, None)

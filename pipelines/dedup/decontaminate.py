@@ -28,8 +28,8 @@ from pipelines.ingest.media import Limits, MediaError
 @dataclass(frozen=True)
 class DecontaminateArgs:
     documents: Path  # folder of the ingest unit
+    curated: Path  # folder of the curate unit
     verdicts: Path
-    curated: Path  # folder of the curate unit, which may have changed documents
     root: Path
     index: Path
     index_digest: str  # a worker that lives on reads it anew where it is another
@@ -42,7 +42,7 @@ def decontaminate(call: Call, unit: Unit, folder: Path) -> Counts:
     args: DecontaminateArgs = unit.args
     index = _loaded(args.index, args.index_digest)
     kept, dropped = [], []
-    for document, verdict in read_kept(args.documents, args.verdicts, args.curated, args.root):
+    for document, verdict in read_kept(args.documents, args.curated, args.verdicts, args.root):
         call.at(document.uri)
         found = _matches(document, verdict, index, args.limits, call)
         if found:

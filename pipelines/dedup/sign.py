@@ -53,8 +53,8 @@ _TEXTS = 256  # signed at once
 @dataclass(frozen=True)
 class SignArgs:
     documents: Path  # folder of the ingest unit
+    curated: Path  # folder of the curate unit
     verdicts: Path
-    curated: Path  # folder of the curate unit, which may have changed documents
     root: Path
     kinds: tuple[str, ...]  # those whose near duplicates are looked for
     limits: Limits
@@ -70,7 +70,7 @@ def sign(call: Call, unit: Unit, folder: Path) -> Counts:
     args: SignArgs = unit.args
     rows = _Rows(call, args)
     uris = []
-    for document, verdict in read_kept(args.documents, args.verdicts, args.curated, args.root):
+    for document, verdict in read_kept(args.documents, args.curated, args.verdicts, args.root):
         call.at(document.uri)
         rows.add(document, verdict)
         uris.append(document.uri)

@@ -207,7 +207,7 @@ def open_archive(path: Path, limits: Limits) -> Iterator[Archive]:
         except Exception as error:  # BadZipFile, OSError, ValueError, struct.error, UnicodeDecodeError ...
             raise MediaError(CANNOT_DECODE, f"not a zip file: {one_line(error)}") from None
         with zipped:
-            infos = [info for info in zipped.infolist() if not info.is_dir()]
+            infos = [info for info in zipped.infolist() if not info.filename.endswith("/")]
             if len(infos) > _MOST_FILES:
                 raise MediaError(OVER_LIMIT, f"{len(infos):,} files in an archive, the most is {_MOST_FILES:,}")
             meter = Meter(limits.max_unpacked(size), f"unpacked of {size:,} (max_expansion)")

@@ -75,6 +75,8 @@ class Folder:
                     files.append(relative)
                 elif os.path.islink(path) and not os.path.isdir(path):
                     lost.append((relative, MISSING, "a symbolic link to nothing"))
+                elif not os.path.isdir(path):
+                    lost.append((relative, OUTSIDE, "a pipe, a socket or a device"))
         return tuple(sorted(files)), tuple(sorted(lost))
 
     @cached_property

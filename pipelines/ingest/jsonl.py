@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from pydantic import Field
 
 from mmdata.catalog import QUALITY
 from pipelines.ingest.document import Document, Dropped, Part
-from pipelines.ingest.files import AUDIO, IMAGE, REMOTE, VIDEO, data_address, has_surrogate, unpacked
+from pipelines.ingest.files import AUDIO, IMAGE, VIDEO, has_surrogate, unpacked
 from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, settings_of, uri_of
-from pipelines.ingest.media import CANNOT_DECODE, EMPTY, MISSING, OVER_LIMIT, Limits, MediaError
+from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError
+from pipelines.ingest.reference import References
 from pipelines.ingest.source import CommonOptions, Input
 
 _FILES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json.gz")
@@ -37,6 +37,8 @@ class JsonlOptions(CommonOptions):
     audio: str = Field("audio", description="field of the sound")
     video: str = Field("video", description="field of the video")
     parts: str = Field("parts", description="field of an ordered list of parts, instead of the four above")
+    sha256: str = Field("sha256", description="field, of a record or of one of its parts, with the medium's digest")
+    mirror: str = Field("", description="folder with copies of remote media, as `wget -x` writes them: HOST/PATH")
     id: str = Field("", description="field that names a record for good; empty: the line itself does")
     lang: str = Field("lang", description="field of the language")
     rights: str = Field("licence", description="field of the licence")
@@ -87,6 +89,10 @@ class JsonlSource:
         return self.folder.leftovers(self.name, claimed, lambda path: UNREFERRED if path in unreferred else NO_SOURCE)
 
     @property
+    def _references(self) -> References:
+        return References(self.name, self.folder, self.limits, self._options.mirror)
+
+    @property
     def _options(self) -> JsonlOptions:
         assert isinstance(self.folder.options, JsonlOptions)
         return self.folder.options
@@ -114,8 +120,8 @@ class JsonlSource:
             return
         key = str(record[options.id]) if options.id in record else hashlib.sha256(line.strip()).hexdigest()
         parts = []
-        for kind, value in self._values(record):
-            part = self._part(path, uri, kind, value)
+        for kind, value, sha256 in self._values(record):
+            part = self._part(path, uri, kind, value, sha256)
             if isinstance(part, Dropped):
                 yield part
             elif part is not None:
@@ -137,36 +143,28 @@ class JsonlSource:
             yield Dropped(self.name, uri, "ingest", EMPTY, f"the record has no field {options.text!r} and no media")
         seen[key] += 1
 
-    def _values(self, record: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        """(kind, text or address) of each part in order."""
+    def _values(self, record: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
+        """(kind, text or address, digest or "") of each part in order."""
         options = self._options
         if isinstance(record.get(options.parts), list):
             for part in record[options.parts]:
                 kind = part.get("kind", "") if isinstance(part, dict) else ""
-                yield (kind, part.get("text" if kind == "text" else "path")) if kind else ("", None)
+                value = part.get("text" if kind == "text" else "path") if kind else None
+                yield kind, value, _words(part.get(options.sha256)) if kind else ""
             return
+        digest = _words(record.get(options.sha256))
         fields = (("text", options.text), ("image", options.image), ("audio", options.audio), ("video", options.video))
         for kind, field in fields:
             if record.get(field) not in (None, "", []):
                 values = record[field] if isinstance(record[field], list) else [record[field]]
-                yield from ((kind, value) for value in values)
+                yield from ((kind, value, "" if kind == "text" else digest) for value in values)
 
-    def _part(self, path: str, uri: str, kind: str, value: Any) -> Part | Dropped | None:
+    def _part(self, path: str, uri: str, kind: str, value: Any, sha256: str) -> Part | Dropped | None:
         if kind not in ("text", *_MEDIA) or not isinstance(value, str):
             return Dropped(self.name, uri, "ingest", CANNOT_DECODE, f"a part of kind {kind!r} that is not a string")
         if kind == "text":
             return Part("text", text=value, uri=uri) if value.strip() else None
-        if value.startswith("data:"):
-            try:
-                return Part(kind, data=data_address(value, self.limits), uri=uri)
-            except MediaError as error:
-                return Dropped(self.name, uri, "ingest", error.reason, error.detail)
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
-            return Dropped(self.name, value[:500], "ingest", REMOTE, f"in {uri}")
-        file = self.folder.resolve(path, value)
-        if file is None:
-            return Dropped(self.name, uri, "ingest", MISSING, f"{value[:200]} is not in the folder")
-        return Part(kind, path=self.folder.path(file), uri=uri_of(file))
+        return self._references.part(path, value, kind, uri, sha256)
 
     def _metadata(self, record: dict[str, Any]) -> dict[str, str]:
         """Other short fields of the record, as words."""
@@ -185,9 +183,9 @@ class JsonlSource:
     def _referred(self, path: str, line: bytes) -> Iterator[str]:
         record = _parse(line)
         if isinstance(record, dict):
-            for kind, value in self._values(record):
-                if kind in _MEDIA and isinstance(value, str) and not value.startswith("data:"):
-                    file = self.folder.resolve(path, value)
+            for kind, value, _ in self._values(record):
+                if kind in _MEDIA and isinstance(value, str):
+                    file = self._references.file(path, value)
                     if file is not None:
                         yield file
 

@@ -9,6 +9,7 @@ from outside, by the build's supervisor.
 from __future__ import annotations
 
 import io
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,9 +82,12 @@ def opened(medium: bytes | Path, limits: Limits) -> Iterator[BinaryIO]:
     """The medium as a seekable binary file, once its size is known to be within the limits and not zero."""
     if isinstance(medium, Path):
         try:
-            size = medium.stat().st_size
-        except OSError as error:
-            raise MediaError(MISSING, error.strerror or "cannot be opened") from None
+            found = medium.stat()
+        except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+            raise MediaError(MISSING, getattr(error, "strerror", None) or "cannot be opened") from None
+        if not stat.S_ISREG(found.st_mode):  # to open a pipe may wait for ever, and a device may never end
+            raise MediaError(MISSING, "not a file")
+        size = found.st_size
     else:
         size = len(medium)
     if size == 0:

@@ -26,6 +26,7 @@ from pipelines.ingest.source import CommonOptions, Input
 _FILES = (".warc", ".warc.gz")
 _PAGES = ("text/html", "application/xhtml+xml")
 _NO_INPUT = ("warcinfo", "request", "metadata", "revisit", "continuation")
+_MOST_HEADER = 1 << 20  # bytes
 STATUS = "not a page that was found"  # the ledger's reason for answers other than 200
 
 
@@ -102,9 +103,12 @@ class WarcSource:
         with unpacked(self.folder.path(path), self.limits) as file:
             pieces = _AsItComes(file)
             try:
-                for record in ArchiveIterator(pieces):
+                records = iter(ArchiveIterator(pieces))
+                while (record := pieces.header(records)) is not None:
                     if record.rec_type not in _NO_INPUT:
                         yield _answer(record, self.limits)
+                    while record.raw_stream.read(1 << 16):  # so that the next read is of a header
+                        pass
                 if pieces.error is not None:
                     raise pieces.error
             except MediaError:
@@ -164,11 +168,24 @@ class _AsItComes:
 
     def __init__(self, file: Any) -> None:
         self._file = file
+        self._header: int | None = None  # bytes read for the header that is being looked for
         self.error: Exception | None = None
+
+    def header(self, records: Iterator[Any]) -> Any:
+        """The next record, None at the end. warcio takes quadratic time for a line without an end, so it is bounded."""
+        self._header = 0
+        record = next(records, None)
+        self._header = None
+        return record
 
     def read(self, size: int = -1) -> bytes:
         try:
-            return self._file.read1(size) if self.error is None else b""
+            data = self._file.read1(size) if self.error is None else b""
+            if self._header is not None:
+                self._header += len(data)
+                if self._header > _MOST_HEADER:
+                    raise MediaError(OVER_LIMIT, f"a header of more than {_MOST_HEADER:,} bytes")
+            return data
         except Exception as error:
             self.error = error
             return b""

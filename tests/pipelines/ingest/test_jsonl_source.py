@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import json
 
 from toy_media import png, read_all, read_folder, texts, write
@@ -72,8 +73,33 @@ def test_media_are_files_beside_or_data_addresses(tmp_path):
     documents, dropped, left = read_folder("jsonl", tmp_path, {"a.jsonl": content, "i/a.png": png(), "i/b.png": png()})
     assert [[p.kind for p in d.parts] for d in documents] == [["text", "image"], ["text", "image", "text"], ["text"]]
     assert documents[1].parts[1].read() == png(3, 3)
-    assert [d.reason for d in dropped] == ["missing file", "remote media are not fetched"]
+    assert [d.reason for d in dropped] == ["outside the folder", "remote media are not fetched"]
     assert [(d.uri, d.reason) for d in left] == [("i/b.png", "nothing refers to it")]
+
+
+def test_a_digest_beside_a_medium_is_checked(tmp_path):
+    good = hashlib.sha256(png()).hexdigest()
+    content = lines(
+        {"text": "a", "image": "a.png", "sha256": good},
+        {"text": "b", "image": "a.png", "sha256": "0" * 64},
+        {
+            "parts": [
+                {"kind": "image", "path": "a.png", "sha256": good},
+                {"kind": "image", "path": "a.png", "sha256": "1"},
+            ]
+        },
+    )
+    documents, dropped, _ = read_folder("jsonl", tmp_path, {"a.jsonl": content, "a.png": png()})
+    assert [[p.kind for p in d.parts] for d in documents] == [["text", "image"], ["text"], ["image"]]
+    assert [d.reason for d in dropped] == ["another sha256"] * 2
+
+
+def test_remote_media_are_found_in_a_mirror(tmp_path):
+    content = lines({"image": "https://a.org/x/a.png"}, {"text": "y", "image": "https://a.org/x/gone.png"})
+    files = {"a.jsonl": content, "mirror/a.org/x/a.png": png()}
+    documents, dropped, left = read_folder("jsonl", tmp_path, files, mirror="mirror")
+    assert len(documents) == 2 and documents[0].parts[0].read() == png() and not left
+    assert [(d.uri, d.reason) for d in dropped] == [("https://a.org/x/gone.png", "missing file")]
 
 
 def test_an_empty_file_is_a_ledger_line(tmp_path):
