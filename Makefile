@@ -22,9 +22,9 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,eval,hf]'
 	@touch $@
 
-# torch and transformers too: what other people's models do is compared with them
+# torch and transformers too: what other people's models do is compared with them; Ray: a cluster in one process group
 $(VENV)/.installed-all: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,eval,hf,parity,pesq]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,eval,hf,parity,pesq,ray]'
 	@touch $@
 
 demo: $(VENV)/.installed  ## build shards from examples/media, train the tiny model, sample, write a page
@@ -67,6 +67,7 @@ bench: $(BENCH_VENV)/.installed  ## the loader against others and the limit, its
 	$(BENCH)/python benchmarks/remote.py
 	$(BENCH)/python benchmarks/layouts.py
 	$(BENCH)/python benchmarks/codecs.py
+	$(BENCH)/python benchmarks/executors.py
 
 clean:  ## remove what make wrote
 	rm -rf $(VENV) $(BENCH_VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

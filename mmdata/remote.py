@@ -109,6 +109,20 @@ class Store:
 
         return self._again(name, once)
 
+    def find(self) -> dict[str, tuple[int, str]]:
+        """All files under the URL: path from there -> (bytes, what changes when the file does)."""
+
+        def once() -> dict[str, tuple[int, str]]:
+            files, path = self._open("")
+            files.invalidate_cache()
+            if files.isfile(path):
+                return {"": _stamp(files.info(path))}
+            found = files.find(path, detail=True)
+            lead = path.rstrip("/") + "/"
+            return {key.removeprefix(lead): _stamp(info) for key, info in sorted(found.items())}
+
+        return self._again("", once)
+
     def _again(self, name: str, read: Callable[[], T]) -> T:
         retry = self.retry or RETRY
         for attempt in range(1, retry.attempts + 1):
@@ -167,6 +181,12 @@ def url_of(where: str | os.PathLike[str]) -> str:
     if not colon or len(scheme) < 2 or not scheme.replace("+", "").replace("-", "").isalnum() or os.path.exists(text):
         return ""
     return f"{scheme}://{rest.lstrip('/')}".rstrip("/") if scheme != "file" else ""
+
+
+def _stamp(info: Mapping[str, Any]) -> tuple[int, str]:
+    """(bytes, the store's own digest, generation or time of a file)."""
+    words = ("ETag", "etag", "md5Hash", "generation", "LastModified", "mtime", "created")
+    return int(info.get("size") or 0), str(next((info[word] for word in words if info.get(word)), ""))
 
 
 def _size(files: Any, path: str) -> int | None:

@@ -63,7 +63,7 @@ def build(
     recipe: Annotated[Path, typer.Argument(help="The recipe: a TOML file (docs/files.md).")],
     out: Annotated[Path, typer.Option(help="The dataset's folder. The same command again goes on after a stop.")],
     workers: Annotated[int, typer.Option(help="Worker processes; never changes the output. 0: one a core.")] = 0,
-    executor: Annotated[str, typer.Option(help="Where the units run: local.")] = "local",
+    executor: Annotated[str, typer.Option(help="Where the units run: local, or ray (extra ray).")] = "local",
     dry_run: Annotated[
         bool, typer.Option(help="Say what there is to do, and what rules would drop of a sample; write nothing.")
     ] = False,

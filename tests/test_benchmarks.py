@@ -4,6 +4,8 @@ build's own path, and their networks on the same arrays."""
 import importlib
 import importlib.util
 import itertools
+import json
+import os
 import sys
 import wave
 from pathlib import Path
@@ -112,3 +114,16 @@ def test_rates_are_units_over_the_median_of_the_rounds(
     monkeypatch.setattr(codec_bench[1].time, "process_time", lambda: next(seconds))
     found = codec_bench[1].timed({"encode": lambda: None}, 10, 3)
     assert found["encode"]["cpu"] == 10 / 2
+
+
+def test_the_encode_stage_lasts_from_its_first_unit_to_its_last_marker(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    executors = importlib.import_module("executors")
+    for name, begun, ended in (("00000", 100.0, 104.0), ("00001", 101.0, 109.5), ("00002", 104.0, 106.0)):
+        marker = tmp_path / ".work" / "encode" / "pictures" / f"{name}.done.json"
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.write_text(json.dumps({"seconds": ended - begun}))
+        os.utime(marker, (ended, ended))
+    assert executors.encode_seconds(tmp_path) == 9.5

@@ -73,6 +73,7 @@ CODECS: dict[str, Callable[[], Codec]] = {
     "jpeg-bytes@1": partial(_jpeg_bytes, "jpeg-bytes", 1),
     "speech-melfsq@1": partial(_speech_melfsq, "speech-melfsq", 1),
     "speech-melfsq@2": partial(_speech_fsq, "speech-melfsq", 2),
+    "speech-melfsq@3": partial(_speech_fsq, "speech-melfsq", 3),
     "speech-melfsq2@1": partial(_speech_fsq, "speech-melfsq2", 1),
     "text-spm16k@1": partial(_text_spm, "text-spm16k", 1),
 }

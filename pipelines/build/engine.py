@@ -26,6 +26,7 @@ from pipelines.build.ledger import write_ledger
 from pipelines.build.media import MediaSettings
 from pipelines.build.place import claim, release, resumable
 from pipelines.build.progress import Progress
+from pipelines.build.ray_executor import RayExecutor
 from pipelines.build.recipe import SOFT, Recipe, soft_multiple
 from pipelines.build.report import BuildReport, StageReport
 from pipelines.build.sample_rules import sample_rules
@@ -57,7 +58,8 @@ VERSIONS = {
     "ingest": 2, "curate": 1, "benchmarks": 1, "decontaminate": 1, "sign": 1, "dedup": 1, "encode": 1, "shuffle": 1,
     "write": 1, "media": 1, "finish": 1,
 }  # fmt: skip
-EXECUTORS = ("local",)
+EXECUTORS = ("local", "ray")
+Executor = LocalExecutor | RayExecutor  # one interface; which one never changes the output
 EVERY = "all sources"  # in place of a source, of what is done over all of them: no source can be named so
 
 
@@ -75,21 +77,22 @@ def build(
 ) -> BuildReport:
     """Build the dataset of `recipe` in `out` and return the report, which is also OUT/report.json and OUT/report.html.
 
-    workers: processes, 0 for one a core; they never change the output. dry_run, explain: say what there is to do, and
-    write nothing. load, open: where codecs and sources come from, module-level functions (they travel to workers).
+    workers: processes, 0 for one a core; neither they nor `executor` change the output. dry_run, explain: say what
+    there is to do, and write nothing. load, open: where codecs and sources come from, module-level functions (they
+    travel to workers).
     Raises UserError (asked wrongly) and RunError (full disk, interrupted, a unit that fails): the same command goes on.
     """
     begun = time.monotonic()
     out = Path(out).resolve()
-    workers = num_workers(workers)
     if executor not in EXECUTORS:
         raise UserError(f"no executor {executor!r}; {nearest(executor, list(EXECUTORS))}")
+    cores = num_workers(workers)
     files = codec_files(recipe)
     names = codec_names(recipe, load, files)
     stages.forget_sources()
     sources = [open_one(recipe, entry, open) for entry in recipe.source]
     if dry_run:
-        report = BuildReport(str(out), [planned(source) for source in sources], workers=workers, dry_run=True)
+        report = BuildReport(str(out), [planned(source) for source in sources], workers=cores, dry_run=True)
         report.rules = [sample_rules(source, limits_of(recipe)) for source in sources if source.curation is not None]
         return report
     settings = {source.name: {"recipe": recipe_settings(recipe, names), **source.all_settings} for source in sources}
@@ -97,19 +100,10 @@ def build(
     try:
         with resumable(out), _scratch(out, explain) as work:
             bars = Progress(progress and not explain)
-            with (
-                bars,
-                LocalExecutor(
-                    workers,
-                    work / "logs",
-                    worker_environment(work),
-                    recipe.limits.stuck_seconds,
-                    recipe.limits.worker_bytes,
-                ) as pool,
-            ):
+            with bars, _executor("local" if explain else executor, workers, work, recipe) as pool:
                 run = _Build(recipe, out, sources, names, files, load, pool, bars, explain)
                 report = run.all_stages()
-                report.workers, report.peak_bytes = workers, pool.peak_bytes
+                report.workers, report.peak_bytes = pool.workers, pool.peak_bytes
                 return report if explain else _close(report, out, time.monotonic() - begun)
     finally:
         release(held)
@@ -126,7 +120,7 @@ class _Build:
         names: dict[str, str],
         files: tuple[CodecFile, ...],
         load: encode.LoadCodec,
-        pool: LocalExecutor,
+        pool: Executor,
         bars: Progress,
         explain: bool,
     ) -> None:
@@ -427,6 +421,13 @@ class _Build:
         write.publish_dataset({s.name: s.units["finish"][0].folder for s in full}, self.out, self.work)
         for row in report.sources:
             row.fingerprint = write.fingerprint(self.out / row.name)
+
+
+def _executor(name: str, workers: int, work: Path, recipe: Recipe) -> Executor:
+    words = (work / "logs", worker_environment(work), recipe.limits.stuck_seconds, recipe.limits.worker_bytes)
+    if name == "ray":
+        return RayExecutor(workers, *words, platform_words())
+    return LocalExecutor(num_workers(workers), *words)
 
 
 @contextlib.contextmanager

@@ -126,6 +126,7 @@ class LocalExecutor:
         one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
         self._environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0", **one, **(environment or {})}
         self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self.workers = workers
         self._workers: list[_Worker | None] = [None] * workers
         self._bytes_seen: dict[int, int] = {}
         self.peak_bytes = 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.errors import UserError
+from mmdata.remote import url_of
 from pipelines.build.recipe import Recipe, SourceEntry
 from pipelines.build.report import SourceReport
 from pipelines.build.settings import limits_of
@@ -16,6 +17,7 @@ from pipelines.build.stages import OpenSource, SourceArgs
 from pipelines.build.units import Unit
 from pipelines.config import expand, nearest
 from pipelines.curate.settings import Curation
+from pipelines.ingest.fetched import fetched
 from pipelines.ingest.source import Input
 from pipelines.ingest.sources import SOURCES, open_source, require_inputs
 
@@ -60,7 +62,8 @@ def open_one(recipe: Recipe, entry: SourceEntry, opener: OpenSource) -> BuildSou
     if opener is open_source and entry.format not in SOURCES:
         raise UserError(f"source {entry.name!r}: no format {entry.format!r}; {nearest(entry.format, list(SOURCES))}")
     options = json.dumps(_resolved(recipe, entry), sort_keys=True)
-    path = recipe.source_path(entry)
+    url = url_of(expand(entry.path, f"source {entry.name!r}"))
+    path = fetched(entry.name, url) if url else recipe.source_path(entry)
     args = SourceArgs(entry.name, entry.format, path, options, limits_of(recipe), opener)
     source = args.open()
     require_inputs(source)

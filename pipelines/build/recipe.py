@@ -131,7 +131,10 @@ class SourceEntry(BaseModel):
 
     name: str = Field(description="becomes the folder OUT/<name>/")
     format: str = Field(description="how its files are read: one of the formats below")
-    path: str = Field(description="folder or file, relative to the recipe; ${VAR} stands for a variable's value")
+    path: str = Field(
+        description="folder, file or glob pattern (** for any folders), relative to the recipe, or behind a URL (s3://,"
+        " gs://, ...), from where its files are copied into the user's cache; ${VAR} stands for a variable's value"
+    )
     curate: dict[str, Any] = Field(
         default={}, description="the keys of [curate] that are other for this source; `rules = []` takes all rules off"
     )

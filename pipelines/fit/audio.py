@@ -63,11 +63,13 @@ class NetworkConfig(BaseModel):
     `correction_blocks` the encoder decodes its own codes and corrects them."""
 
     model_config = ConfigDict(extra="forbid")
-    width: int = Field(default=speech_fsq.Config.width, ge=8)
-    encoder_blocks: list[int] = list(speech_fsq.Config.encoder_blocks)
-    decoder_blocks: list[int] = list(speech_fsq.Config.decoder_blocks)
-    correction_width: int = Field(default=speech_fsq.Config.correction_width, ge=8)
-    correction_blocks: list[int] = []
+    width: int = Field(default=speech_fsq.Config.width, ge=8, description="channels of encoder and decoder")
+    encoder_blocks: list[int] = list(speech_fsq.Config.encoder_blocks)  # a dilation for each residual block
+    decoder_blocks: list[int] = list(speech_fsq.Config.decoder_blocks)  # the same of the decoder
+    correction_width: int = Field(
+        default=speech_fsq.Config.correction_width, ge=8, description="channels of the network that corrects"
+    )
+    correction_blocks: list[int] = []  # its dilations; none: no correction
 
 
 class AudioConfig(BaseModel):

@@ -45,8 +45,8 @@ class NetworkConfig(BaseModel):
     widths: list[int] = list(image_fsq.Config.widths)
     encoder_blocks: list[int] = list(image_fsq.Config.encoder_blocks)
     decoder_blocks: list[int] = list(image_fsq.Config.decoder_blocks)
-    correction_widths: list[int] = []  # in the training of `[correct]`
-    correction_blocks: list[int] = []
+    correction_widths: list[int] = []  # of the network that corrects; learnt in the training of `[correct]`
+    correction_blocks: list[int] = []  # residual blocks at each resolution of what corrects
 
 
 class ImageConfig(BaseModel):

@@ -48,6 +48,7 @@ class Folder:
     root: Path
     options: CommonOptions
     only: str = ""  # the one file of a source whose path is a file
+    pattern: str = ""  # what the files' paths must fit, of a source whose path is a glob pattern
     facts: Mapping[str, Facts] = field(default_factory=dict)
     facts_digest: str = ""  # sha256 of the manifest: part of the settings
     screen: Screen = NO_SCREEN  # of documents, by the lists that the recipe names
@@ -77,6 +78,10 @@ class Folder:
                     lost.append((relative, MISSING, "a symbolic link to nothing"))
                 elif not os.path.isdir(path):
                     lost.append((relative, OUTSIDE, "a pipe, a socket or a device"))
+        if self.pattern:
+            fits = glob_regex(self.pattern)
+            files = [path for path in files if fits.fullmatch(path)]
+            lost = [line for line in lost if fits.fullmatch(line[0])]
         return tuple(sorted(files)), tuple(sorted(lost))
 
     @cached_property
@@ -176,19 +181,21 @@ class Folder:
 
 def open_folder(source: str, path: Path, options: CommonOptions) -> Folder:
     """The folder (or single file) of a source with its manifest of facts read. Raises UserError where there is none."""
+    path, pattern = split_glob(path)
     if not path.exists():
         raise UserError(f"source {source!r}: there is no folder {path}. Correct its path in the recipe.")
     root, only = (path.parent, path.name) if path.is_file() else (path, "")
+    only = only if not pattern else ""
     screen = open_screen(source, root, options.licences, options.opt_out)
     if not options.manifest:
-        return Folder(root, options, only, screen=screen)
+        return Folder(root, options, only, pattern, screen=screen)
     manifest = root / options.manifest
     try:
         data = manifest.read_bytes()
         facts = read_facts(manifest, root / options.manifest_root if options.manifest_root else manifest.parent, root)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"source {source!r}: cannot read the manifest {manifest}: {error}.") from None
-    return Folder(root, options, only, facts, hashlib.sha256(data).hexdigest(), screen)
+    return Folder(root, options, only, pattern, facts, hashlib.sha256(data).hexdigest(), screen)
 
 
 def read_facts(manifest: Path, base: Path, root: Path) -> dict[str, Facts]:
@@ -208,6 +215,35 @@ def read_facts(manifest: Path, base: Path, root: Path) -> dict[str, Facts]:
                 caption=row.get("caption") or "",
             )
     return facts
+
+
+def split_glob(path: Path) -> tuple[Path, str]:
+    """(the folder that a glob pattern begins in, the pattern from there); ("" where the path is no pattern).
+
+    >>> split_glob(Path("/data/2024-*/web/**/*.html"))
+    (PosixPath('/data'), '2024-*/web/**/*.html')
+    """
+    if path.exists() or not re.search(r"[*?\[]", str(path)):
+        return path, ""
+    parts = path.parts
+    first = next(i for i, part in enumerate(parts) if re.search(r"[*?\[]", part))
+    return Path(*parts[:first]), "/".join(parts[first:])
+
+
+def glob_regex(pattern: str) -> re.Pattern[str]:
+    """As a shell reads it: * and ? stop at "/", ** does not. A pattern that fits a folder takes all that is in it."""
+    pieces = []
+    for step in re.findall(r"\*\*/?|\*|\?|\[[^\]/]+\]|.", pattern, re.DOTALL):
+        if step.startswith("**"):
+            pieces.append("(?:.*/)?" if step.endswith("/") else ".*")
+        elif step.startswith("[") and len(step) > 1:
+            pieces.append("[" + step[1:-1].replace("!", "^", 1).replace("\\", "\\\\") + "]")
+        else:
+            pieces.append({"*": "[^/]*", "?": "[^/]"}.get(step, re.escape(step)))
+    try:
+        return re.compile("".join(pieces) + "(?:/.*)?", re.DOTALL)
+    except re.error as error:
+        raise UserError(f"the glob pattern {pattern!r} cannot be read: {error}. Correct the path.") from None
 
 
 def matches(path: str, globs: Iterable[str]) -> bool:
@@ -246,4 +282,5 @@ def language_tag(word: str) -> str:
 def settings_of(format: str, folder: Folder) -> dict[str, object]:
     """What decides a source's documents, for its fingerprint: the options, and the manifest by content, not place."""
     options = folder.options.model_dump(mode="json", exclude={"manifest", "manifest_root", "licences", "opt_out"})
-    return {"format": format, **options, "manifest_sha256": folder.facts_digest, "lists_sha256": folder.screen.digest}
+    found = {"manifest_sha256": folder.facts_digest, "lists_sha256": folder.screen.digest}
+    return {"format": format, **options, **found, **({"pattern": folder.pattern} if folder.pattern else {})}

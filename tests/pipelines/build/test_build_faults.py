@@ -132,7 +132,7 @@ def test_a_picture_that_crashes_the_codec_is_found_and_left_out(media: Path, tmp
 @pytest.mark.parametrize(
     ("colour", "reason", "limits"),
     [
-        (toy_build.STUCK, "took too long", {"stuck_seconds": 1.5}),
+        (toy_build.STUCK, "took too long", {"stuck_seconds": 6.0}),
         (toy_build.HUNGRY, "out of memory", {"worker_bytes": 600_000_000}),
     ],
 )

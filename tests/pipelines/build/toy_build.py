@@ -237,6 +237,12 @@ def die_always(call: Call) -> None:
     os._exit(3)
 
 
+def kill_parent(call: Call) -> None:
+    """What Ray does to the process of a task when a node is short of memory."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(1000)
+
+
 def fail(call: Call) -> None:
     raise KeyError("our own bug")
 

@@ -42,6 +42,10 @@ def seeds(format: str) -> tuple[str, list[bytes]]:
         return ".jsonl", [lines, gzip.compress(lines)]
     if format == "speech":
         return ".lua", [p.read_bytes() for p in sorted(EXAMPLES.rglob("dialogs_*.lua"))]
+    if format == "captions":
+        return ".txt", [p.read_bytes() for p in sorted(EXAMPLES.rglob("stamps/**/*.txt"))[:6]]
+    if format == "video":
+        return ".srt", [p.read_bytes() for end in ("srt", "vtt") for p in sorted(EXAMPLES.rglob(f"*.{end}"))]
     return f".{_ENDINGS[format]}", _ARCHIVES[format]()
 
 
@@ -78,6 +82,7 @@ _TALK = {
 }
 _PAGE = {"texts": ["a", None, "b"], "images": [None, "../secret.png", None], "sha256": [None, "0" * 64, None]}
 _LINES = "BT /F 12 Tf 20 250 Td (Words on a page) Tj ET q 90 0 0 90 9 9 cm /P Do Q"
+_BESIDE = {"captions": ".png", "video": ".mp4"}
 _ENDINGS = {
     "webdataset": "tar", "warc": "warc", "epub": "epub", "chat": "json", "interleaved": "jsonl", "parquet": "parquet",
     "hf": "arrow", "pdf": "pdf",
@@ -223,6 +228,9 @@ def write_mutants(format: str, root: Path, number: int, seed: int) -> list[str]:
         if format == "hf":
             info = hf({"text": ["x"]}, {"image": {"_type": "Image"}})["dataset_info.json"]
             (root / folder / "dataset_info.json").write_bytes(info if i % 4 else next(mutants([info], 1, seed + i)))
+        if format in _BESIDE:  # the file that is read is the medium beside
+            name = f"{i:04d}{_BESIDE[format]}"
+            (root / name).write_bytes(picture())
         names.append(name)
     return names
 

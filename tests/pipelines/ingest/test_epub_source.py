@@ -97,6 +97,12 @@ def test_entities_are_not_expanded(tmp_path):
     assert not documents and "entities" in dropped[0].detail
 
 
+def test_a_member_without_a_name_is_survived(tmp_path):
+    data = epub({"a.xhtml": "<p>x"}, {"Q.txt": b"y"}).replace(b"Q.txt", b"\0.txt")
+    documents, dropped, _ = read_folder("epub", tmp_path, {"a.epub": data})
+    assert [texts(d) for d in documents] == [["x"]] and not dropped
+
+
 def test_an_encrypted_chapter_costs_itself(tmp_path):
     data = bytearray(epub({"a.xhtml": "<p>x", "b.xhtml": "<p>y"}, spine=["a.xhtml", "b.xhtml"]))
     place = data.rindex(b"OEBPS/a.xhtml") - 46  # its entry in the central directory

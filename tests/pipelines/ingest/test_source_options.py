@@ -107,6 +107,34 @@ def test_a_path_may_be_one_file(tmp_path):
     assert source.leftovers() == []
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("2024-*/*.txt", ["2024-01/a.txt", "2024-02/b.txt"]),
+        ("2024-*", ["2024-01/a.txt", "2024-01/deep/c.txt", "2024-02/b.txt"]),
+        ("**/c.txt", ["2024-01/deep/c.txt"]),
+        ("2024-0[12]/?.txt", ["2024-01/a.txt", "2024-02/b.txt"]),
+        ("202[!4]-01/**", ["2023-01/d.txt"]),
+    ],
+)
+def test_a_path_may_be_a_glob_pattern(tmp_path, pattern, found):
+    names = ["2024-01/a.txt", "2024-01/deep/c.txt", "2024-02/b.txt", "2023-01/d.txt"]
+    write(tmp_path, {name: "x" for name in names})
+    source = open_source("t", "text", tmp_path / pattern)
+    assert [d.uri for d in read_all(source)[0]] == found
+    assert source.leftovers() == [] and source.settings()["pattern"] == pattern
+
+
+def test_a_pattern_that_fits_nothing_is_refused(tmp_path):
+    write(tmp_path, {"a.txt": "x"})
+    with pytest.raises(UserError, match="is empty"):
+        require_inputs(open_source("t", "text", tmp_path / "*.html"))
+    with pytest.raises(UserError, match="there is no folder"):
+        open_source("t", "text", tmp_path / "gone" / "*.html")
+    with pytest.raises(UserError, match="cannot be read"):
+        open_source("t", "text", tmp_path / "[z-a].txt").inputs()
+
+
 def test_names_that_are_not_utf_8_are_printable(tmp_path):
     with open(os.path.join(os.fsencode(tmp_path), b"caf\xe9.txt"), "w") as file:
         file.write("x")

@@ -1,0 +1,135 @@
+"""The units on a Ray cluster: the bytes are those of a local build, whatever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toy_build
+from toy_build import load_toy, make_media, paint, toy_recipe, tree
+
+from mmdata.errors import RunError, UserError
+from pipelines.build.engine import build
+from pipelines.build.executor import Task
+from pipelines.build.ledger import read_ledger
+from pipelines.build.ray_executor import NodeSettings, RayExecutor, run_on_node
+
+
+def settings(folder: Path, platform: dict[str, str] | None = None) -> NodeSettings:
+    words = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return NodeSettings(folder, tuple(words.items()), 300.0, 0, tuple((platform or {}).items()))
+
+
+def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # what a missing package does
+    make_media(tmp_path, texts=1, pictures=1)
+    with pytest.raises(UserError, match=r"pip install 'mmdata\[ray\]'"):
+        build(toy_recipe(tmp_path), tmp_path / "out", executor="ray", progress=False, load=load_toy)
+
+
+def test_a_node_that_would_make_other_codes_is_refused(tmp_path: Path) -> None:
+    """What a Ray process does with a unit, without Ray."""
+    node = settings(tmp_path, {"jaxlib": "0.0.1"})
+    found = run_on_node(node, Task("codecs", toy_build.double, None))
+    assert found.error.startswith("a node has jaxlib ") and "the build's is 0.0.1" in found.error
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes of one CPU each, beside a head that runs nothing."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    from ray.cluster_utils import Cluster
+
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "TOY_SLEEP")}
+    os.environ.update(PYTHONPATH=os.pathsep.join(sys.path), TOY_SLEEP="0.1")
+    memory = {"object_store_memory": 80_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
+    cluster.nodes = [cluster.add_node(num_cpus=1, **memory) for _ in range(2)]
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def processes(words: str) -> list[int]:
+    """The processes whose command line holds these words."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if words in (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_workers_and_a_node_gives_the_bytes_of_a_local_build(cluster: Any, tmp_path: Path) -> None:
+    import ray
+
+    media, out = tmp_path / "media", tmp_path / "out"
+    make_media(media)
+    paint(media / "pictures" / "05.png", toy_build.KILLER)
+    build(toy_recipe(media), tmp_path / "local", 2, progress=False, load=load_toy)
+    met: list[str] = []
+
+    def wait_for_units(count: int) -> None:
+        wait_until(lambda: len(list(out.glob(".work/encode/*/*.done.json"))) >= count)
+
+    def kill() -> None:
+        wait_for_units(1)
+        workers = [pid for pid in processes("pipelines.build.worker") if "ray::" in cmdline(parent(pid))]
+        os.kill(workers[0], signal.SIGKILL)
+        met.append("a worker")
+        wait_for_units(3)
+        os.kill(parent(workers[-1]), signal.SIGKILL)  # Ray's own process
+        met.append("Ray's process")
+        wait_for_units(6)
+        cluster.remove_node(cluster.nodes[0], allow_graceful=False)
+        met.append("a node")
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    report = build(toy_recipe(media), out, executor="ray", progress=False, load=load_toy)
+    killer.join(60)
+    assert met == ["a worker", "Ray's process", "a node"]
+    wait_until(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)  # the head and one, as soon as Ray knows
+    assert tree(out) == tree(tmp_path / "local")
+    assert report.dropped == {"cannot decode": 1, "crashed its worker": 1} and report.peak_bytes > 0
+    lines = {line["uri"]: line for line in read_ledger(out / "ledger" / "pictures.jsonl")}
+    assert lines["05.png"]["detail"].startswith("SIGKILL")
+    assert len(list((out / ".work" / "logs").iterdir())) > 2  # Ray's processes, each with a log of its worker
+    assert build(toy_recipe(media), out, executor="ray", progress=False, load=load_toy).units_run == 0
+    assert not list(out.rglob("*.tmp"))
+
+    with RayExecutor(2, tmp_path / "logs", dict(settings(tmp_path).environment)) as pool:
+        assert pool.run([Task(str(i), toy_build.double, i) for i in range(5)]) == {str(i): 2 * i for i in range(5)}
+        with pytest.raises(RunError, match="unit x failed: KeyError"):
+            pool.run([Task("x", toy_build.fail, None)])
+        with pytest.raises(RunError, match="unit y lost its node or Ray's process 8 times"):
+            pool.run([Task("y", toy_build.kill_parent, None)])
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 120.0) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it never came to that"
+        time.sleep(0.02)
+
+
+def cmdline(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
