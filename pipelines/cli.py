@@ -64,7 +64,9 @@ def build(
     out: Annotated[Path, typer.Option(help="The dataset's folder. The same command again goes on after a stop.")],
     workers: Annotated[int, typer.Option(help="Worker processes; never changes the output. 0: one a core.")] = 0,
     executor: Annotated[str, typer.Option(help="Where the units run: local, or ray (extra ray).")] = "local",
-    dry_run: Annotated[bool, typer.Option(help="Say what there is to do; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Say what there is to do, and what rules would drop of a sample; write nothing.")
+    ] = False,
     explain: Annotated[bool, typer.Option(help="Say which stages would run, and why; write nothing.")] = False,
     json: Json = False,
 ) -> None:

@@ -29,6 +29,7 @@ from pipelines.build.progress import Progress
 from pipelines.build.ray_executor import RayExecutor
 from pipelines.build.recipe import SOFT, Recipe, soft_multiple
 from pipelines.build.report import BuildReport, StageReport
+from pipelines.build.sample_rules import sample_rules
 from pipelines.build.settings import (
     codec_files,
     codec_names,
@@ -91,7 +92,9 @@ def build(
     stages.forget_sources()
     sources = [open_one(recipe, entry, open) for entry in recipe.source]
     if dry_run:
-        return BuildReport(str(out), [planned(source) for source in sources], workers=cores, dry_run=True)
+        report = BuildReport(str(out), [planned(source) for source in sources], workers=cores, dry_run=True)
+        report.rules = [sample_rules(source, limits_of(recipe)) for source in sources if source.curation is not None]
+        return report
     settings = {source.name: {"recipe": recipe_settings(recipe, names), **source.all_settings} for source in sources}
     held = None if explain else claim(out, settings)
     try:

@@ -46,7 +46,7 @@ class StageReport:
 
 @dataclass
 class BuildReport:
-    """The whole build. `dry_run`: nothing was written and only inputs, bytes and units are known."""
+    """The whole build. `dry_run`: nothing was written and only inputs, bytes, units and a sample are known."""
 
     out: str
     sources: list[SourceReport]
@@ -56,6 +56,7 @@ class BuildReport:
     documents_per_second: float = 0.0
     peak_bytes: int = 0
     dry_run: bool = False
+    rules: list[Any] = field(default_factory=list)  # of a dry run, a SourceSample for each source with rules
 
     @property
     def units_run(self) -> int:
@@ -113,6 +114,10 @@ def print_report(report: BuildReport) -> None:
         console.print(_plan_table(report))
         if report.stages:
             console.print(_stage_table(report))
+        if report.rules:
+            from pipelines.build.sample_rules import print_samples
+
+            print_samples(console, report.rules)
         return
     console.print(_table(report))
     console.print(f"tokens by kind; train {report.total('train'):,} samples, validation {report.total('validation'):,}")

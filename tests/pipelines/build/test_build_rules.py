@@ -12,8 +12,12 @@ from toy_build import load_toy, make_media, paint, toy_recipe, tree
 
 import mmdata
 from pipelines.build.engine import build
+from pipelines.build.inputs import open_one
 from pipelines.build.ledger import read_ledger
-from pipelines.build.report import BuildReport
+from pipelines.build.report import BuildReport, print_report
+from pipelines.build.sample_rules import sample_rules
+from pipelines.build.settings import limits_of
+from pipelines.ingest.sources import open_source
 from tokenizer.codec import Codes, Shape
 
 GOOD = "This page has words to read, and it is one of them. Here we have more of that. And so it ends with this."
@@ -136,6 +140,40 @@ def test_without_rules_no_word_of_them_is_written(pages: Path, tmp_path: Path) -
     assert tree(tmp_path / "out") == tree(tmp_path / "off")
     assert len(texts(tmp_path / "out")) == len(PAGES)
     assert not any(b"curate" in data for name, data in tree(tmp_path / "out").items() if name.endswith(".json"))
+
+
+def test_a_dry_run_shows_what_each_rule_would_drop_of_a_sample_and_writes_nothing(
+    pages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = run(pages, tmp_path / "out", RULES, dry_run=True)
+    assert not (tmp_path / "out").exists() and report.sources[0].inputs == 1
+    (sample,) = report.rules
+    assert (sample.source, sample.documents, sample.dropped, sample.complete) == ("web", 7, 4, True)
+    row = next(row for row in sample.rules if row.rule == "gopher: too few words")
+    assert (row.measured, row.failed, row.lowest, row.limit) == (7, 1, 8, "at least 10")
+    short = {"uri": "a.jsonl#L4", "value": "8, at least 10", "text": "Short phrases to be. That is. Yes indeed."}
+    assert row.examples == [short]
+    print_report(report)
+    shown = capsys.readouterr().out
+    assert "of 7 documents 4 would be dropped" in shown and "Short phrases to be." in shown
+    json.dumps(report.to_json())
+
+
+def test_the_sample_is_spread_over_the_inputs_and_bounded(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    for i in range(10):
+        lines = [json.dumps({"id": f"{i}.{k}", "text": f"{k} {GOOD}"}) for k in range(9)]
+        (tmp_path / "web" / f"{i}.jsonl").write_text("\n".join(lines), "utf-8")
+    curate = {"rules": ["gopher_quality"], "gopher_quality": {"min_words": 10_000}}
+    entry = {"name": "web", "format": "jsonl", "path": "web"}
+    recipe = toy_recipe(tmp_path, source=[entry], curate=curate)
+    source = open_one(recipe, recipe.source[0], open_source)
+    sample = sample_rules(source, limits_of(recipe), documents=5)
+    assert sample.documents == sample.dropped == 5
+    assert [e["uri"] for e in sample.rules[0].examples] == ["0.jsonl#L1", "2.jsonl#L1"]
+    assert sample_rules(source, limits_of(recipe), documents=25).documents == 25
+    late = sample_rules(source, limits_of(recipe), seconds=0.0)
+    assert late.documents == 1 and not late.complete
 
 
 def test_clusters_and_digests_are_of_what_came_in(pages: Path, tmp_path: Path) -> None:
