@@ -67,9 +67,13 @@ def _text_spm(name: str, revision: int) -> Codec:
 CODECS: dict[str, Callable[[], Codec]] = {
     "dmel@1": _dmel,
     "image-fsq16@1": partial(_image_fsq, "image-fsq16", 1),
+    "image-fsq16@2": partial(_image_fsq, "image-fsq16", 2),
     "image-fsq16-search@1": partial(_image_fsq_search, "image-fsq16", 1),
+    "image-fsq16-search@2": partial(_image_fsq_search, "image-fsq16", 2),
     "image-fsq8@1": partial(_image_fsq, "image-fsq8", 1),
+    "image-fsq8@2": partial(_image_fsq, "image-fsq8", 2),
     "image-fsq8-search@1": partial(_image_fsq_search, "image-fsq8", 1),
+    "image-fsq8-search@2": partial(_image_fsq_search, "image-fsq8", 2),
     "jpeg-bytes@1": partial(_jpeg_bytes, "jpeg-bytes", 1),
     "speech-melfsq@1": partial(_speech_melfsq, "speech-melfsq", 1),
     "speech-melfsq@2": partial(_speech_fsq, "speech-melfsq", 2),
