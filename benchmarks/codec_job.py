@@ -103,7 +103,7 @@ def encode_stage(files: list[Path], settings: Any, work: Path) -> None:
             for id, path in zip(ids, files, strict=True):
                 writer.write(Document(id, "files", (Part(kind, path=path, uri=path.name),), path.name))
         write_lines(work / VERDICTS, [[id, id, [""]] for id in ids])
-    args = EncodeArgs(work, work, root, settings)
+    args = EncodeArgs(work, work, work, root, settings)
     counts = encode(Call(args), Unit("encode", "files", "0", "", encode, work, args), work)
     if counts["samples"] != len(files):
         raise SystemExit(f"{counts['samples']} of {len(files)} files were encoded")

@@ -37,14 +37,14 @@ def ours(texts: Path, work: Path) -> dict[str, Any]:
             for i in range(begin, min(begin + _UNIT, len(lines))):
                 part = Part("text", text=lines[i], uri=str(i))
                 writer.write(Document(document_id("texts", str(i)), "texts", (part,), uri=str(i)))
-        curated = Unit("curate", "texts", str(number), "", curate, work, CurateArgs(folder, texts.parent))
+        curated = Unit("curate", "texts", str(number), "", curate, work, CurateArgs(folder, texts.parent, Limits(), None))
         run_unit(Call(curated))
         parts.append((folder, curated.folder))
     del lines
     clock = Clock()
     signed = []
     for number, (documents, verdicts) in enumerate(parts):
-        args = SignArgs(documents, verdicts, texts.parent, ("text",), Limits())
+        args = SignArgs(documents, verdicts, verdicts, texts.parent, ("text",), Limits())
         unit = Unit("sign", "texts", str(number), "", sign, work, args)
         run_unit(Call(unit))
         signed.append(SignedUnit("texts", str(number), unit.folder, verdicts))

@@ -19,7 +19,7 @@ from pipelines import cli
 COMMANDS = (
     "build", "fit", "fit image", "fit audio", "fit jpeg", "fit text", "evaluate", "evaluate image", "evaluate audio",
     "evaluate text", "recode", "stats", "show", "verify", "layout", "layout list", "layout show", "plan",
-    "explain", "train", "sample",
+    "explain", "train", "sample", "ablate", "decontaminate",
 )  # fmt: skip
 
 Say = Callable[..., tuple[int, str]]
