@@ -6,6 +6,7 @@ the units of a build do, in workers that may be killed and are replaced.
 
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from fuzzing import LIMITS, MOST_MEMORY, check_found, decode_files, media_seeds,
 
 from pipelines.build import stages
 from pipelines.build.documents import read_documents
-from pipelines.build.executor import LocalExecutor, Task
+from pipelines.build.executor import LocalExecutor, Task, _resident
 from pipelines.build.ledger import DROPPED, read_ledger
 from pipelines.build.units import Unit, run_unit
 from pipelines.ingest.document import Document, Dropped
@@ -69,6 +70,7 @@ def test_damaged_files_for_native_readers_end_in_the_ledger(tmp_path: Path, form
         for begin in range(0, len(inputs), 50)
     ]
     pool = LocalExecutor(1, tmp_path / "logs", stuck_s=30)
+    own = _resident(os.getpid())[0]
     with pool:
         pool.run([Task(unit.key, run_unit, unit) for unit in units])
     documents = [document for unit in units for document in read_documents(unit.folder, root)]
@@ -77,7 +79,7 @@ def test_damaged_files_for_native_readers_end_in_the_ledger(tmp_path: Path, form
     seen = {one.uri.split("#")[0] for one in [*documents, *dropped]}
     assert {input.files[0] for input in inputs} <= seen, "an input is neither in a document nor in the ledger"
     _check_all(root, [input.files[0] for input in inputs], documents, [])
-    assert set(names) >= {input.files[0] for input in inputs} and pool.peak_bytes < MOST_MEMORY
+    assert set(names) >= {input.files[0] for input in inputs} and pool.peak_bytes - own < MOST_MEMORY
 
 
 @pytest.mark.parametrize("kind", sorted(MEDIA))
@@ -88,11 +90,12 @@ def test_damaged_media_decode_within_the_limits_or_say_why_not(tmp_path: Path, k
         files.append((kind, tmp_path / f"{i:04d}"))
         files[-1][1].write_bytes(data)
     pool = LocalExecutor(1, tmp_path / "logs", stuck_s=30)
+    own = _resident(os.getpid())[0]  # what earlier tests left in this process is no worker's
     with pool:
         said = pool.run([Task("decode", decode_files, files)])["decode"]
     assert sorted(said) == [path.name for _, path in files] and all(said.values())
     assert 0 < sum(word == "decoded" for word in said.values()) < len(files), "too little damage, or too much"
-    assert pool.peak_bytes < MOST_MEMORY
+    assert pool.peak_bytes - own < MOST_MEMORY
 
 
 def _check_all(root: Path, names: list[str], documents: list[Document], left: list[Dropped]) -> None:
