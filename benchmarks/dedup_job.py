@@ -37,7 +37,9 @@ def ours(texts: Path, work: Path) -> dict[str, Any]:
             for i in range(begin, min(begin + _UNIT, len(lines))):
                 part = Part("text", text=lines[i], uri=str(i))
                 writer.write(Document(document_id("texts", str(i)), "texts", (part,), uri=str(i)))
-        curated = Unit("curate", "texts", str(number), "", curate, work, CurateArgs(folder, texts.parent, Limits(), None))
+        curated = Unit(
+            "curate", "texts", str(number), "", curate, work, CurateArgs(folder, texts.parent, Limits(), None)
+        )
         run_unit(Call(curated))
         parts.append((folder, curated.folder))
     del lines
