@@ -25,6 +25,7 @@ from pipelines.fit.pictures import DataConfig, Pictures, load_pictures, random_c
 from pipelines.fit.train_config import TrainConfig
 from pipelines.fit.training import TrainResult, digest_of, train
 from tokenizer import checkpoints
+from tokenizer.codecs import load_codec
 from tokenizer.image import ImageFsq
 from tokenizer.nets import fsq, image_fsq
 
@@ -59,6 +60,7 @@ class ImageConfig(BaseModel):
     summary: str = ""
     seed: int = Field(0, ge=0)
     notes: list[str] = []
+    start: str = ""  # a codec whose network and weights are begun with, "image-fsq16@2"; then without `[network]`
     data: list[DataConfig] = Field(min_length=1)
     network: NetworkConfig = NetworkConfig()
     train: ImageTrainConfig
@@ -73,13 +75,17 @@ def fit_image(config_path: Path, out: Path | None = None, exclude: Sequence[Path
     """
     config = check(ImageConfig, read_toml(config_path), str(config_path))
     out = out or Path("runs") / f"fit-{config.name}-{config.revision}"
-    shape = _network(config, config_path)
+    before = _before(config, config_path)
+    shape = _network(config, config_path, before)
     try:
         pictures = load_pictures(config.data, config_path.parent, exclude, out / "media", config.train.crop, shape.step)
     except UserError as error:
         raise UserError(f"{config_path}: {error}") from None
     weights = out / f"{config.name}-{config.revision}.safetensors"
-    result = _train_all(config, shape, pictures, out / "training")
+    if before:
+        result = _train(config, config.train, shape, before.params, pictures, out / "training")
+    else:
+        result = _train_all(config, shape, pictures, out / "training")
     network = {key: list(value) for key, value in asdict(shape).items()}
     checkpoints.save(weights, result.params, {"name": f"{config.name}@{config.revision}", "network": network})
     figures = evaluate_image(ImageFsq.load(config.name, config.revision, out))
@@ -87,15 +93,33 @@ def fit_image(config_path: Path, out: Path | None = None, exclude: Sequence[Path
     return figures
 
 
-def _network(config: ImageConfig, config_path: Path) -> image_fsq.Config:
+def _before(config: ImageConfig, config_path: Path) -> ImageFsq | None:
+    """The codec that training begins with, if one is named."""
+    if not config.start:
+        return None
+    codec = load_codec(config.start)
+    if not isinstance(codec, ImageFsq):
+        raise UserError(
+            f"{config_path}: start: training cannot begin with {config.start}, which is a {type(codec).__name__}"
+        )
+    if "network" in config.model_fields_set or config.correct:
+        raise UserError(
+            f"{config_path}: start gives the network and all its weights, which [train] goes on with: leave out"
+            " [network] and [correct]"
+        )
+    return codec
+
+
+def _network(config: ImageConfig, config_path: Path, before: ImageFsq | None) -> image_fsq.Config:
     try:
         shape = image_fsq.Config(**{key: tuple(value) for key, value in config.network.model_dump().items()})
     except ValueError as error:
         raise UserError(f"{config_path}: network: {error}") from None
+    shape = before.config if before else shape
     for stage in filter(None, (config.train, config.correct)):
         if stage.crop % shape.step:
             raise UserError(f"{config_path}: crop is {stage.crop}: give a multiple of {shape.step}, a code's side")
-    if bool(config.correct) != bool(shape.correction_widths):
+    if not before and bool(config.correct) != bool(shape.correction_widths):
         raise UserError(
             f"{config_path}: [correct] and the correction_widths of [network] go together: give both or none"
         )
@@ -172,6 +196,7 @@ def _identity(
     files = [file for data in pictures.reports for file in data.files] + pictures.held_files
     return {
         "seed": config.seed,
+        **({"start": config.start} if config.start else {}),
         "network": {key: value for key, value in asdict(shape).items() if key != "levels" and value},
         "batch_size": settings.batch_size,
         "crop": settings.crop,
@@ -200,6 +225,7 @@ def _card(
         data=pictures.reports,
         settings={
             "seed": config.seed,
+            **({"start": config.start} if config.start else {}),
             **config.train.model_dump(),
             **({"correct": config.correct.model_dump()} if config.correct else {}),
             "network": network,

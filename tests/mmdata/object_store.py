@@ -67,7 +67,11 @@ def serving() -> Iterator[ObjectStore]:
     """The server and the proxy, as long as the context lasts."""
     import logging
 
+    import s3fs
     from moto.server import ThreadedMotoServer
+
+    # fsspec keeps file systems by their arguments: one that an earlier server was named to by the environment is kept too
+    s3fs.S3FileSystem.clear_instance_cache()
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)

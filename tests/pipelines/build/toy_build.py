@@ -37,7 +37,7 @@ class ToyText:
         return [self.encode(m) for m in media]
 
     def decode(self, codes: Codes) -> str:
-        return codes.codes.astype(np.uint8).tobytes().decode()
+        return codes.codes.astype(np.uint8).tobytes().decode(errors="replace")  # as `Text` does: a model's samples
 
 
 class ToyImage:
