@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 BENCH_VENV ?= .venv-bench
 BENCH := $(BENCH_VENV)/bin
+# a test process a core; the tests of a file stay together, as they share what a file's fixtures build
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test extras test-all check lint types format docs bench-env bench clean
@@ -31,12 +33,12 @@ demo: $(VENV)/.installed  ## build shards from examples/media, train the tiny mo
 	PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh runs/demo
 
 test: $(VENV)/.installed-test  ## the tests (under 15 minutes on 2 cores)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 extras: $(VENV)/.installed-all  ## install what all tests need
 
 test-all: $(VENV)/.installed-all  ## the slow tests too, and those against torch and transformers
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: lint types test  ## ruff, mypy, tests
 

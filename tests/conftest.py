@@ -8,6 +8,12 @@ import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+# Of several test processes (`make test`) each keeps to a core: the builds of one pin their workers among its own, and
+# XLA starts as many threads as there are cores.
+if (number := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")) and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(number) % len(cores)]})
+
 # A shell starts background jobs with SIGINT ignored, and ignoring is inherited: the tests of Ctrl-C need it heard.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -52,6 +52,12 @@ def _speech_fsq(name: str, revision: int) -> Codec:
     return SpeechFsq.load(name, revision)
 
 
+def _speech_fsq_search(name: str, revision: int) -> Codec:
+    from tokenizer.speech import SpeechFsq
+
+    return SpeechFsq.load(name, revision).searching()
+
+
 def _dmel() -> Codec:
     from tokenizer.dmel import Dmel
 
@@ -78,7 +84,9 @@ CODECS: dict[str, Callable[[], Codec]] = {
     "speech-melfsq@1": partial(_speech_melfsq, "speech-melfsq", 1),
     "speech-melfsq@2": partial(_speech_fsq, "speech-melfsq", 2),
     "speech-melfsq@3": partial(_speech_fsq, "speech-melfsq", 3),
+    "speech-melfsq-search@3": partial(_speech_fsq_search, "speech-melfsq", 3),
     "speech-melfsq2@1": partial(_speech_fsq, "speech-melfsq2", 1),
+    "speech-melfsq2-search@1": partial(_speech_fsq_search, "speech-melfsq2", 1),
     "text-spm16k@1": partial(_text_spm, "text-spm16k", 1),
 }
 

@@ -10,8 +10,8 @@ images="mate-backgrounds plasma-workspace-wallpapers ukui-wallpapers lomiri-wall
   opencv-doc tuxpaint-stamps-default gimp-help-en kphotoalbum palapeli-data gcompris-qt-data redeclipse-data
   supertuxkart-data"
 audio="asterisk-core-sounds-en-g722 asterisk-core-sounds-es-g722 asterisk-core-sounds-fr-g722
-  asterisk-core-sounds-it-g722 asterisk-core-sounds-ru-g722 fillets-ng-data fillets-ng-data-cs
-  fillets-ng-data-nl gcin-voice klettres-data tuxpaint-stamps-default sonic-pi-samples ktuberling-data wesnoth-1.16-music asterisk-moh-opsound-wav"
+  asterisk-core-sounds-it-g722 asterisk-core-sounds-ru-g722 fillets-ng-data fillets-ng-data-cs klettres-data
+  tuxpaint-stamps-default sonic-pi-samples ktuberling-data wesnoth-1.16-music asterisk-moh-opsound-wav"
 case $what in images) packages=$images ;; audio) packages=$audio ;; *) packages="$images $audio" ;; esac
 
 mkdir -p "$dest"

@@ -38,18 +38,30 @@ def quantize(z: jax.Array, levels: tuple[int, ...] = LEVELS) -> tuple[jax.Array,
     soft = 2 * p - 1
     hard = (2 * digits + 1) / sizes - 1
     zq = soft + jax.lax.stop_gradient(hard - soft)
-    return zq, _join(digits.astype(jnp.int32), levels)
+    return zq, join_digits(digits.astype(jnp.int32), levels)
 
 
 def codes_to_z(codes: jax.Array, levels: tuple[int, ...] = LEVELS) -> jax.Array:
     """codes int [...] -> zq float32 [..., D], the same values as `quantize` gives."""
-    digits = []
-    rest = codes
-    for size in levels:
-        digits.append(rest % size)
-        rest = rest // size
     sizes = jnp.asarray(levels, jnp.float32)
-    return (2 * jnp.stack(digits, -1).astype(jnp.float32) + 1) / sizes - 1
+    return (2 * split_digits(codes, levels).astype(jnp.float32) + 1) / sizes - 1
+
+
+def split_digits(codes: jax.Array, levels: tuple[int, ...] = LEVELS) -> jax.Array:
+    """codes int [...] -> the level of each number int [..., D]; the first number is the least significant."""
+    digits = []
+    for size in levels:
+        digits.append(codes % size)
+        codes = codes // size
+    return jnp.stack(digits, -1)
+
+
+def join_digits(digits: jax.Array, levels: tuple[int, ...] = LEVELS) -> jax.Array:
+    """The inverse of `split_digits`."""
+    codes = jnp.zeros(digits.shape[:-1], jnp.int32)
+    for i in reversed(range(len(levels))):
+        codes = codes * levels[i] + digits[..., i]
+    return codes
 
 
 def level_entropy(codes: np.ndarray, levels: tuple[int, ...] = LEVELS) -> float:
@@ -62,14 +74,6 @@ def level_entropy(codes: np.ndarray, levels: tuple[int, ...] = LEVELS) -> float:
         bits -= float((share[share > 0] * np.log2(share[share > 0])).sum())
         rest = rest // size
     return bits
-
-
-def _join(digits: jax.Array, levels: tuple[int, ...]) -> jax.Array:
-    """Digits to codes; the first dimension is the least significant."""
-    codes = jnp.zeros(digits.shape[:-1], jnp.int32)
-    for i in reversed(range(len(levels))):
-        codes = codes * levels[i] + digits[..., i]
-    return codes
 
 
 def components(rows: np.ndarray, dims: int, turned: bool = True) -> tuple[np.ndarray, np.ndarray]:
