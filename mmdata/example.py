@@ -7,13 +7,17 @@ protobuf took about 5 microseconds a record only to find one field; this parser 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 Feature = Sequence[bytes] | np.ndarray  # bytes features; int64 [n] or float32 [n] for the other two kinds
 
-_BYTES, _FLOAT, _INT64 = 1, 2, 3  # field numbers of Feature.kind
+# Tags of the length-delimited fields 1, 2 and 3, which an Example is made of; of a Feature: bytes, floats, int64
+_FIRST, _SECOND, _THIRD = 0x0A, 0x12, 0x1A
+_ONE_BYTE = [bytes((n,)) for n in range(0x80)]  # varints below 128
+_FEW = 32  # ints up to so many are written, and bytes read, one by one: numpy's calls cost more than they save
 
 
 def encode_example(features: Mapping[str, Feature]) -> bytes:
@@ -22,17 +26,29 @@ def encode_example(features: Mapping[str, Feature]) -> bytes:
     >>> decode_example(encode_example({"ids": np.array([3, -1])}))["ids"].tolist()
     [3, -1]
     """
-    body = [_field(1, _field(1, name.encode()) + _field(2, _encode_feature(name, f))) for name, f in features.items()]
-    return _field(1, b"".join(body))
+    parts = []
+    for name, feature in features.items():
+        key, value = _name(name), _field(_SECOND, _encode_feature(name, feature))
+        parts += (_ONE_BYTE[_FIRST], _varint(len(key) + len(value)), key, value)
+    return _field(_FIRST, b"".join(parts))
 
 
 def decode_example(record: bytes) -> dict[str, list[bytes] | np.ndarray]:
     """Features of a record by name, in the order they were written; ValueError where it is no flat Example."""
     try:
-        (number, start, stop), *more = list(_fields(record, 0, len(record)))
-        if number != 1 or more:
+        at, end = _span(record, 0, len(record), _FIRST)
+        if end != len(record):
             raise ValueError("more than one field")
-        return dict(_decode_entry(record, a, b) for _, a, b in _fields(record, start, stop))
+        features = {}
+        while at < end:
+            start, stop = _span(record, at, end, _FIRST)
+            begin, key_end = _span(record, start, stop, _FIRST)
+            value, value_end = _span(record, key_end, stop, _SECOND)
+            if value_end != stop:
+                raise ValueError(f"more than a name and a value before byte {stop}")
+            features[record[begin:key_end].decode()] = _decode_feature(record, value, value_end)
+            at = stop
+        return features
     except (ValueError, IndexError, UnicodeDecodeError) as error:
         raise ValueError(f"not a tf.train.Example of flat features ({len(record)} bytes): {error}") from None
 
@@ -40,14 +56,20 @@ def decode_example(record: bytes) -> dict[str, list[bytes] | np.ndarray]:
 def first_bytes(record: bytes) -> memoryview:
     """The one value of the first feature, a bytes feature, without parsing the others (the codes of a sample)."""
     try:
-        _, start, _ = next(_fields(record, 0, len(record)))  # Features
-        _, start, stop = next(_fields(record, start, len(record)))  # first entry
-        _, (_, start, stop) = list(_fields(record, start, stop))  # its name and its Feature
-        _, start, stop = next(_fields(record, start, stop))  # BytesList
-        _, start, stop = next(_fields(record, start, stop))
-    except (ValueError, IndexError, StopIteration):
+        start, stop = _span(record, 0, len(record), _FIRST)  # Features
+        start, stop = _span(record, start, stop, _FIRST)  # first entry
+        _, start = _span(record, start, stop, _FIRST)  # its name
+        for tag in (_SECOND, _FIRST, _FIRST):  # its Feature, the BytesList, the bytes
+            start, stop = _span(record, start, stop, tag)
+    except (ValueError, IndexError):
         raise ValueError(f"not a tf.train.Example that begins with bytes ({len(record)} bytes)") from None
     return memoryview(record)[start:stop]
+
+
+@functools.lru_cache(maxsize=1024)
+def _name(name: str) -> bytes:
+    """The field of a feature's name: a dataset has a few dozen."""
+    return _field(_FIRST, name.encode())
 
 
 def _encode_feature(name: str, feature: Feature) -> bytes:
@@ -55,32 +77,37 @@ def _encode_feature(name: str, feature: Feature) -> bytes:
         if feature.ndim != 1:
             raise ValueError(f"feature {name!r} is flat, got shape {list(feature.shape)}")
         if feature.dtype.kind in "iub":
-            return _field(_INT64, _field(1, _varints(feature)))
-        return _field(_FLOAT, _field(1, feature.astype("<f4").tobytes()))
-    return _field(_BYTES, b"".join(_field(1, value) for value in feature))
+            return _field(_THIRD, _field(_FIRST, _varints(feature)))
+        return _field(_SECOND, _field(_FIRST, feature.astype("<f4").tobytes()))
+    return _field(_FIRST, b"".join([_field(_FIRST, value) for value in feature]))
 
 
-def _decode_entry(record: bytes, start: int, stop: int) -> tuple[str, list[bytes] | np.ndarray]:
-    (_, a, b), (_, c, d) = list(_fields(record, start, stop))
-    name = record[a:b].decode()
-    number, c, d = next(_fields(record, c, d))
-    if number == _BYTES:
-        return name, [record[e:f] for _, e, f in _fields(record, c, d)]
-    spans = [record[e:f] for _, e, f in _fields(record, c, d)]
+def _decode_feature(record: bytes, start: int, stop: int) -> list[bytes] | np.ndarray:
+    tag = record[start]
+    at, end = _span(record, start, stop, tag)
+    if end != stop or tag not in (_FIRST, _SECOND, _THIRD):
+        raise ValueError(f"a feature of no known kind at byte {start}")
+    spans = []
+    while at < end:
+        begin, at = _span(record, at, end, _FIRST)
+        spans.append(record[begin:at])
+    if tag == _FIRST:
+        return spans
     packed = spans[0] if len(spans) == 1 else b"".join(spans)
-    if number == _FLOAT:
-        return name, np.frombuffer(packed, "<f4").astype(np.float32)
-    return name, _unpack_varints(packed)
+    if tag == _SECOND:
+        return np.frombuffer(packed, "<f4").astype(np.float32)
+    return _unpack_varints(packed)
 
 
-def _field(number: int, value: bytes) -> bytes:
+def _field(tag: int, value: bytes) -> bytes:
     """A length-delimited field."""
-    return bytes((number << 3 | 2,)) + _varint(len(value)) + value
+    size = len(value)
+    return _ONE_BYTE[tag] + (_ONE_BYTE[size] if size < 0x80 else _varint(size)) + value
 
 
 def _varint(n: int) -> bytes:
     if n < 0x80:
-        return bytes((n,))
+        return _ONE_BYTE[n]
     out = bytearray()
     while n > 0x7F:
         out.append(n & 0x7F | 0x80)
@@ -91,18 +118,18 @@ def _varint(n: int) -> bytes:
 
 def _varints(values: np.ndarray) -> bytes:
     """Packed varints of int64; negative numbers take ten bytes, as protobuf has it."""
-    if not len(values):
-        return b""
-    if values.min() >= 0 and values.max() < 0x80:
+    if len(values) > _FEW and values.min() >= 0 and values.max() < 0x80:
         return values.astype(np.uint8).tobytes()
-    return b"".join(_varint(n & 0xFFFFFFFFFFFFFFFF) for n in values.tolist())
+    return b"".join([_ONE_BYTE[n] if 0 <= n < 0x80 else _varint(n & 0xFFFFFFFFFFFFFFFF) for n in values.tolist()])
 
 
 def _unpack_varints(packed: bytes) -> np.ndarray:  # int64 [n]
     data = np.frombuffer(packed, np.uint8)
-    last = data < 0x80
-    if last.all():
+    if packed.isascii():  # below 128 each
         return data.astype(np.int64)
+    if len(packed) <= _FEW:
+        return _few_varints(packed)
+    last = data < 0x80
     if not last[-1]:
         raise ValueError("a varint has no end")
     starts = np.concatenate([[0], np.flatnonzero(last)[:-1] + 1])
@@ -111,21 +138,36 @@ def _unpack_varints(packed: bytes) -> np.ndarray:  # int64 [n]
     return np.add.reduceat(parts, starts).view(np.int64)
 
 
-def _fields(record: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """(field number, start, stop of its bytes) of the length-delimited fields in record[start:stop]."""
-    while start < stop:
-        tag = record[start]
-        if tag & 7 != 2 or tag > 0x7F:
-            raise ValueError(f"tag {tag:#x} at byte {start}")
-        length, shift, start = 0, 0, start + 1
+def _few_varints(packed: bytes) -> np.ndarray:  # int64 [n]
+    values, value, shift = [], 0, 0
+    for byte in packed:
+        value |= (byte & 0x7F) << shift
+        if byte > 0x7F:
+            shift += 7
+            continue
+        values.append(value)
+        value = shift = 0
+    if packed[-1] > 0x7F:
+        raise ValueError("a varint has no end")
+    return np.array([n & 0xFFFFFFFFFFFFFFFF for n in values], np.uint64).view(np.int64)
+
+
+def _span(record: bytes, at: int, end: int, tag: int) -> tuple[int, int]:
+    """(start, stop) of the bytes of the length-delimited field `tag` that begins at `at`; it may not pass `end`."""
+    if at >= end or record[at] != tag:
+        raise ValueError(f"no tag {tag:#x} at byte {at}")
+    length = record[at + 1]
+    at += 2
+    if length > 0x7F:
+        length &= 0x7F
+        shift = 7
         while True:
-            byte = record[start]
-            start += 1
+            byte = record[at]
+            at += 1
             length |= (byte & 0x7F) << shift
             if byte < 0x80:
                 break
             shift += 7
-        if start + length > stop:
-            raise ValueError(f"a field of {length} bytes at byte {start} passes its end")
-        yield tag >> 3, start, start + length
-        start += length
+    if at + length > end:
+        raise ValueError(f"a field of {length} bytes at byte {at} passes its end")
+    return at, at + length

@@ -209,16 +209,21 @@ def sentence_ends(codec: TextCodec, text: str, codes: np.ndarray) -> np.ndarray:
     characters = [match.end() for match in _SENTENCE_END.finditer(text)]
     if not characters or not len(codes):
         return np.zeros(0, np.int32)
-    sizes = np.array([len(part.encode()) for part in _parts(text, characters)], np.int64)
     ends = codec.token_ends(codes) if codec.exact else np.maximum.accumulate(codec.text_ends(text))
-    inside = np.minimum(np.searchsorted(ends, np.cumsum(sizes), "left"), len(ends) - 1)
+    inside = np.minimum(np.searchsorted(ends, _bytes_up_to(text, characters), "left"), len(ends) - 1)
     # Tokens that end at one place are parts of one character.
     offsets = np.unique(np.searchsorted(ends, ends[inside], "right"))
     return offsets[offsets < len(codes)].astype(np.int32)
 
 
-def _parts(text: str, ends: list[int]) -> list[str]:
-    return [text[start:stop] for start, stop in zip([0, *ends[:-1]], ends)]
+def _bytes_up_to(text: str, characters: list[int]) -> np.ndarray:  # int64 [n]
+    """The bytes of UTF-8 before each of the places, counted in characters."""
+    places = np.array(characters, np.int64)
+    if text.isascii():
+        return places
+    points = np.frombuffer(text.encode("utf-32-le"), "<u4")
+    sizes = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
+    return np.cumsum(sizes)[places - 1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -163,15 +163,20 @@ def _decoded(jobs: list[_Job], call: Call, unit: Unit, settings: EncodeSettings)
             yield job
         return
     with ThreadPoolExecutor(_THREADS) as pool:
-        waiting: deque[tuple[_Job, Future[None]]] = deque()
+        waiting: deque[tuple[_Job, Future[None] | None]] = deque()
         rest = iter(jobs)
         while True:
             while len(waiting) < _AHEAD and (new := next(rest, None)) is not None:
-                waiting.append((new, pool.submit(_decode, new, call, unit, settings)))
+                # A text is there already: handing it to a thread would cost more than it does
+                ahead = new.part.kind != "text"
+                waiting.append((new, pool.submit(_decode, new, call, unit, settings) if ahead else None))
             if not waiting:
                 return
             job, future = waiting.popleft()
-            future.result()
+            if future is None:
+                _decode(job, call, unit, settings)
+            else:
+                future.result()
             call.at(job.key)
             yield job
 

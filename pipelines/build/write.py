@@ -18,7 +18,7 @@ from mmdata.codec_files import keep_codec
 from mmdata.manifest import MANIFEST, fingerprint_of, finish_source, read_json, write_dataset_manifest
 from mmdata.media import Media, MediaInfo, write_media_shard
 from mmdata.sample import Sample
-from mmdata.shards import ShardInfo, decode_sample, write_shard
+from mmdata.shards import ShardInfo, decode_sample, write_encoded_shard
 from pipelines.build.encode import MEDIA, SAMPLES
 from pipelines.build.shuffle import MEDIA_PLACES, PLACES
 from pipelines.build.units import Counts, Unit, read_lines, sync
@@ -61,11 +61,13 @@ def write(call: Call, unit: Unit, folder: Path) -> Counts:
     """One shard with its catalog."""
     args: WriteArgs = unit.args
     places = np.load(args.places / PLACES.format(split=args.split, index=args.index))
-    info = write_shard(folder, unit.source, args.split, args.index, args.num_shards, _samples(call, args, places))
+    samples = _samples(call, args, places)
+    info = write_encoded_shard(folder, unit.source, args.split, args.index, args.num_shards, samples)
     return {"shard": info.to_json()}
 
 
-def _samples(call: Call, args: WriteArgs, places: np.ndarray) -> Iterator[Sample]:
+def _samples(call: Call, args: WriteArgs, places: np.ndarray) -> Iterator[tuple[Sample, bytes]]:
+    """Samples with their records, which the encode stage made as they are stored."""
     files: dict[int, np.memmap[Any, Any]] = {}  # each holds a file open
     for number, offset, length in places.tolist():
         call.at(f"{args.split}-{args.index}")
@@ -73,7 +75,8 @@ def _samples(call: Call, args: WriteArgs, places: np.ndarray) -> Iterator[Sample
             if len(files) >= _MAX_OPEN:
                 files.pop(next(iter(files)))
             files[number] = np.memmap(args.encoded[number] / SAMPLES, np.uint8, "r")
-        yield decode_sample(files[number][offset : offset + length].tobytes())
+        record = files[number][offset : offset + length].tobytes()
+        yield decode_sample(record), record
 
 
 def write_kept_media(call: Call, unit: Unit, folder: Path) -> Counts:

@@ -147,7 +147,11 @@ def kind_of(name: str) -> str:
 
 def has_surrogate(text: str) -> bool:
     """Whether a text holds lone surrogates, which no later stage can store."""
-    return any("\ud800" <= c <= "\udfff" for c in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def stem(path: str) -> str:

@@ -287,7 +287,7 @@ def test_the_folder_of_another_recipe_is_refused_naming_the_first_difference(
 def test_wrong_wishes_are_named(media: Path, tmp_path: Path) -> None:
     for how, message in [
         ({"workers": -1}, "--workers -1"),
-        ({"executor": "ray"}, "no executor 'ray'"),
+        ({"executor": "spark"}, "no executor 'spark'"),
     ]:
         with pytest.raises(UserError, match=message):
             build(toy_recipe(media), tmp_path / "out", load=load_toy, **how)  # type: ignore[arg-type]
