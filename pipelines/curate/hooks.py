@@ -44,6 +44,12 @@ def load_hook(name: str, folder: Path) -> Callable[..., Any]:
     if not callable(function):
         raise UserError(f"the hook {name!r}: the module {module} has no function {attribute}; define it there")
 
+    return guarded(name, function)
+
+
+def guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, of which HookError is raised whatever it raises."""
+
     @functools.wraps(function)
     def hook(*args: Any) -> Any:
         try:
