@@ -1,7 +1,8 @@
 """Pictures that a document shows more than once, told by perceptual hashes: MMC4's rule (Zhu et al. 2023).
 
-Of pictures that differ in at most 5 of 64 bits one is kept, the first. A picture that many documents of a set show
-(OBELICS drops addresses seen more than 10 times, MMC4 more than 10 copies in a sample) is for `[dedup]` to find.
+Of pictures that differ in at most 5 of 64 bits one is kept, the first. Pictures that many documents of a set show
+(OBELICS drops addresses seen more than 10 times, MMC4 more than 10 copies in a sample) are not counted: a rule sees one
+document, and `[dedup]` compares whole documents.
 """
 
 from __future__ import annotations
