@@ -40,9 +40,7 @@ class Obelics(Table):
         default=0.001, ge=0, le=1, description="share of `,;:?!.` among a paragraph's words and these marks"
     )
     min_paragraph_common_words: float = Field(default=0.8, ge=0, le=1, description="share of a paragraph's words")
-    punctuation_words: int = Field(
-        default=12, ge=0, description="words and marks of a paragraph that must hold some"
-    )
+    punctuation_words: int = Field(default=12, ge=0, description="words and marks of a paragraph that must hold some")
     min_stop_words: float = Field(default=0.35, ge=0, le=1, description="share of a document's words")
     max_flagged_words: float = Field(default=0.01, ge=0, description="share of a document's words")
     min_punctuation: float = Field(default=0.03, ge=0, le=1, description="share among a document's words and marks")
