@@ -113,7 +113,7 @@ class Curation:
             words["py3langid"] = metadata.version("py3langid")
         for table in (words, *words.get("languages", {}).values()):
             if "obelics" in table:
-                table["obelics"] |= self._digests(table["obelics"])
+                table["obelics"] = {**table["obelics"], **self._digests(table["obelics"])}
         for variant in _variants(rules):
             for name in _hooks(variant).values():
                 if name in ADAPTERS:

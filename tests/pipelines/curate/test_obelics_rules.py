@@ -87,6 +87,7 @@ def test_a_language_may_have_lists_of_its_own(tmp_path: Path) -> None:
     curation = rules(
         "obelics", folder=tmp_path, obelics=tables, languages={"de": {"obelics": {"stop_words": ["de.txt"]}}}
     )
+    assert curation.settings() == curation.settings()  # and asking for them changes no rule
     assert not judge(document("die die Katze", language="de"), curation).failed
     assert judge(document("die die Katze", language="en"), curation).failed
 
