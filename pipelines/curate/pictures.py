@@ -2,8 +2,9 @@
 
 Where they disagree: formats are OBELICS' (it has WebP, MMC4 has not); sides 150..20,000 pixels (MMC4 has no upper
 end); the longer side at most twice the shorter (both). Tokens of addresses are MMC4's, compared with whole words of
-the address or their plural, so `lexicon.png` stays. What needs a model or a large word list (CLIP, NSFW, perplexity,
-shares of stop, flagged and common words) is not here. Shares of repetition are ROOTS' as OBELICS took them.
+the address or their plural, so `lexicon.png` stays. What needs a model or lists of words is in families of its
+own (`obelics`, `safe_pictures`, `similarity`), and so are copies (`picture_copies`). Shares of repetition are ROOTS' as
+OBELICS took them.
 """
 
 from __future__ import annotations

@@ -16,23 +16,41 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from mmdata.commit import sha256_of
+from mmdata.errors import UserError
 from pipelines.config import check, expand
+from pipelines.curate.adapters import ADAPTERS, check_name, version_of
 from pipelines.curate.c4 import C4
 from pipelines.curate.fineweb import FineWeb
 from pipelines.curate.gopher_quality import GopherQuality
 from pipelines.curate.gopher_repetition import GopherRepetition
 from pipelines.curate.language import Language
 from pipelines.curate.lists import Lists, read_list
+from pipelines.curate.obelics import LISTS, MODELS, PERPLEXITIES, Obelics
 from pipelines.curate.personal import Personal
+from pipelines.curate.picture_copies import PictureCopies
 from pipelines.curate.pictures import Pictures
+from pipelines.curate.safe_pictures import CLASSIFIERS, SafePictures
+from pipelines.curate.similarity import Similarity
+from pipelines.curate.speech import QUALITIES, VOICES, Speech
 from pipelines.curate.table import Table
 
 VERSION = 1  # raise it when the code of a rule changes what it says
 _OF_LISTS = ("words", "hosts")
 
+# Keys that name a hook, by family, with the adapters that each may name.
+_HOOKS: dict[str, dict[str, tuple[str, ...]]] = {
+    "obelics": {"perplexity": PERPLEXITIES},
+    "safe_pictures": {"classifier": CLASSIFIERS},
+    "similarity": {"scorer": ()},
+    "speech": {"voice": VOICES, "quality": QUALITIES},
+}
+_NEEDED = ("classifier", "scorer")  # of these keys: where the family is on, they must name one
+
 # In the order in which they are applied.
 Family = Literal[
-    "lists", "language", "gopher_repetition", "gopher_quality", "c4", "fineweb", "pictures", "personal"
+    "lists", "language", "gopher_repetition", "gopher_quality", "c4", "fineweb", "obelics", "pictures",
+    "picture_copies", "safe_pictures", "similarity", "speech", "personal",
 ]  # fmt: skip
 
 
@@ -51,7 +69,12 @@ class Curate(Table):
     gopher_quality: GopherQuality = GopherQuality()
     c4: C4 = C4()
     fineweb: FineWeb = FineWeb()
+    obelics: Obelics = Obelics()
     pictures: Pictures = Pictures()
+    picture_copies: PictureCopies = PictureCopies()
+    safe_pictures: SafePictures = SafePictures()
+    similarity: Similarity = Similarity()
+    speech: Speech = Speech()
     personal: Personal = Personal()
     languages: dict[str, dict[str, Any]] = Field(
         default={},
@@ -65,10 +88,16 @@ class Curation:
 
     table: str  # canonical JSON of a Curate
     lists: tuple[tuple[str, Path, str], ...] = ()  # ("words" or "hosts", file, its sha256)
+    files: tuple[tuple[str, Path, str], ...] = ()  # of [curate.obelics]: (as the recipe writes it, file, its sha256)
+    folder: Path = Path()  # of the recipe: hooks are looked for in it
 
     @property
     def rules(self) -> Curate:
         return _parsed(self.table)
+
+    def path_of(self, name: str) -> Path:
+        """The file that [curate.obelics] names."""
+        return next(path for its, path, _ in self.files if its == name)
 
     def settings(self) -> dict[str, Any]:
         """What decides the verdicts, and no path: the families that are on, with all their numbers."""
@@ -82,7 +111,20 @@ class Curation:
                 words["lists"][kind] = [digest for its, _, digest in self.lists if its == kind]
         if "language" in rules.rules:
             words["py3langid"] = metadata.version("py3langid")
+        for table in (words, *words.get("languages", {}).values()):
+            if "obelics" in table:
+                table["obelics"] = {**table["obelics"], **self._digests(table["obelics"])}
+        for variant in _variants(rules):
+            for name in _hooks(variant).values():
+                if name in ADAPTERS:
+                    words[ADAPTERS[name].package] = version_of(name)
         return words
+
+    def _digests(self, table: dict[str, Any]) -> dict[str, Any]:
+        """Of the files that a table names, in place of their names."""
+        known = {name: digest for name, _, digest in self.files}
+        lists = {key: [known[name] for name in table[key]] for key in LISTS if key in table}
+        return lists | {key: known[table[key]] for key in MODELS if table.get(key)}
 
 
 def curation_of(curate: Curate, own: dict[str, Any], folder: Path, where: str) -> Curation | None:
@@ -98,7 +140,13 @@ def curation_of(curate: Curate, own: dict[str, Any], folder: Path, where: str) -
         for name in getattr(rules.lists, kind):
             path = (folder / expand(name, f"{where}.lists.{kind}")).resolve()
             files.append((kind, path, _digest(read_list(path))))
-    return Curation(json.dumps(rules.model_dump(mode="json", exclude_unset=True), sort_keys=True), tuple(files))
+    table = json.dumps(rules.model_dump(mode="json", exclude_unset=True), sort_keys=True)
+    named: dict[str, tuple[Path, str]] = {}
+    for variant in _variants(rules):
+        _check_hooks(variant, folder, where)
+        if "obelics" in rules.rules:
+            named |= _files(variant.obelics, folder, f"{where}.obelics")
+    return Curation(table, tuple(files), tuple((name, *found) for name, found in named.items()), folder)
 
 
 def laid_over(curate: Curate, own: dict[str, Any], where: str) -> Curate:
@@ -117,6 +165,47 @@ def rules_for(table: str, language: str) -> Curate:
     if language not in rules.languages:
         return rules
     return Curate.model_validate(_over(rules.model_dump(exclude_unset=True), rules.languages[language]))
+
+
+def _variants(rules: Curate) -> list[Curate]:
+    """The rules, and what they are for each language that has numbers of its own."""
+    below = rules.model_dump(exclude_unset=True)
+    return [rules, *(Curate.model_validate(_over(below, over)) for over in _overrides(rules).values())]
+
+
+def _hooks(rules: Curate) -> dict[str, str]:
+    """`family.key` -> the hook that it names, of the families that are on."""
+    return {
+        f"{family}.{key}": getattr(getattr(rules, family), key)
+        for family, keys in _HOOKS.items()
+        for key in (keys if family in rules.rules else ())
+    }
+
+
+def _check_hooks(rules: Curate, folder: Path, where: str) -> None:
+    """UserError names a hook that is not there, is missing, or lacks its model."""
+    for place, name in _hooks(rules).items():
+        family, _, key = place.partition(".")
+        if name or key in _NEEDED:
+            check_name(name, _HOOKS[family][key], folder, f"{where}.{place}")
+    if "obelics" in rules.rules and rules.obelics.perplexity == "kenlm" and not rules.obelics.model:
+        raise UserError(f'{where}.obelics: perplexity = "kenlm" needs a model; write model = "FILE.arpa"')
+
+
+def _files(rules: Obelics, folder: Path, where: str) -> dict[str, tuple[Path, str]]:
+    """What [curate.obelics] names -> (file, sha256 of what it says); UserError where one cannot be read."""
+    found = {}
+    for key in LISTS:
+        for name in getattr(rules, key):
+            path = (folder / expand(name, f"{where}.{key}")).resolve()
+            found[name] = path, _digest(read_list(path))
+    for key in MODELS:
+        if name := getattr(rules, key):
+            path = (folder / expand(name, f"{where}.{key}")).resolve()
+            if not path.is_file():
+                raise UserError(f"{where}.{key}: no file {path}; check the path")
+            found[name] = path, sha256_of(path)
+    return found
 
 
 def _overrides(rules: Curate) -> dict[str, dict[str, Any]]:

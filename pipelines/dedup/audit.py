@@ -22,9 +22,9 @@ from mmdata.sample import Sample
 from pipelines.build.ledger import read_ledger
 from pipelines.build.progress import Progress
 from pipelines.dedup.evaluation import Index, check_paths, read_evaluation
-from pipelines.dedup.looks import hash_of
 from pipelines.dedup.matches import Match, bytes_match, look_match, sound_match, text_matches
 from pipelines.dedup.sounds import RATE_HZ, SHIFTS, audio_bits
+from pipelines.ingest.looks import hash_of
 from pipelines.ingest.media import Limits, MediaError
 from tokenizer.codec import Codes, Shape
 from tokenizer.item import Item
@@ -171,7 +171,7 @@ def _medium(item: Item, source: Source, index: Index, looked: Counter[str]) -> l
 
 def _look(medium: Media, index: Index) -> list[Match]:
     if isinstance(medium.data, bytes):
-        from pipelines.dedup.looks import look_of
+        from pipelines.ingest.looks import look_of
 
         return look_match(look_of(medium.data, Limits()).bits, index)
     from PIL import Image

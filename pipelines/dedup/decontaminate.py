@@ -18,10 +18,10 @@ from pipelines.build.stages import VERDICTS, Verdict, read_kept
 from pipelines.build.units import Counts, Unit, write_lines
 from pipelines.build.worker import Call
 from pipelines.dedup.evaluation import Index, load_index
-from pipelines.dedup.looks import look_of
 from pipelines.dedup.matches import Match, bytes_match, look_match, sound_match, text_matches
 from pipelines.dedup.sounds import RATE_HZ, SHIFTS, audio_bits
 from pipelines.ingest.document import Document, Dropped, Part
+from pipelines.ingest.looks import look_of
 from pipelines.ingest.media import Limits, MediaError
 
 

@@ -24,12 +24,12 @@ from pipelines.build.stages import VERDICTS
 from pipelines.build.units import Counts, Unit, read_lines, write_lines
 from pipelines.build.worker import Call
 from pipelines.dedup.clusters import Pairs, band_pairs, connected, connected_hashes, near_pairs
-from pipelines.dedup.looks import FRAMES, NEAR_SECONDS
 from pipelines.dedup.options import DedupOptions
 from pipelines.dedup.sign import DOCUMENTS, KINDS, MEDIA, MINHASH, SOUNDS, URIS, VIDEOS
 from pipelines.dedup.sounds import distances, sound_pairs
 from pipelines.dedup.words import similarity
 from pipelines.ingest.document import Dropped
+from pipelines.ingest.looks import FRAMES, NEAR_SECONDS
 
 # The fixed words of the ledger.
 EXACT, SAME_TEXT, NEAR = "exact duplicate", "same text but for case and punctuation", "near duplicate of {}"

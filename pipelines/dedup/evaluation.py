@@ -22,11 +22,11 @@ from mmdata.errors import UserError
 from pipelines.build.inputs import touched
 from pipelines.build.units import Counts, Unit, read_lines, write_lines
 from pipelines.build.worker import Call
-from pipelines.dedup.looks import look_of
 from pipelines.dedup.sign import SOUND_DTYPE, sound_row
 from pipelines.dedup.sounds import RATE_HZ, SHIFTS, audio_bits
 from pipelines.dedup.words import ngram_hashes, word_hashes, words_of
 from pipelines.ingest.files import AUDIO, IMAGE
+from pipelines.ingest.looks import look_of
 from pipelines.ingest.media import Limits, MediaError
 
 LONG, SHORT = 13, 8  # words of an n-gram: as GPT-3 and lm-eval have it; and for texts that have no 13

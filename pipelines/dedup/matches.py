@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.dedup.evaluation import Index, Item
-from pipelines.dedup.looks import NEAR_BITS
 from pipelines.dedup.sign import SOUND_DTYPE, sound_row
 from pipelines.dedup.sounds import NEAR_SHARE, AudioHash, distances
 from pipelines.dedup.words import ngram_hashes, word_hashes, words_of
+from pipelines.ingest.looks import NEAR_BITS
 
 # The fixed words of the ledger.
 REASON = "{} of evaluation data"

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipelines.dedup.looks import NEAR_BITS
 from pipelines.dedup.sounds import NEAR_SHARE
+from pipelines.ingest.looks import NEAR_BITS
 
 
 class DedupOptions(BaseModel):

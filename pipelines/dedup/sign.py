@@ -18,11 +18,11 @@ import numpy as np
 from pipelines.build.stages import Verdict, read_kept
 from pipelines.build.units import Counts, Unit, write_lines
 from pipelines.build.worker import Call
-from pipelines.dedup.looks import FRAMES as VIDEO_FRAMES
-from pipelines.dedup.looks import VideoLook, look_of, video_look
 from pipelines.dedup.sounds import FRAMES, RATE_HZ, SHIFTS, AudioHash, audio_bits
 from pipelines.dedup.words import minhash, text_digest, words_of
 from pipelines.ingest.document import Document, Part
+from pipelines.ingest.looks import FRAMES as VIDEO_FRAMES
+from pipelines.ingest.looks import VideoLook, look_of, video_look
 from pipelines.ingest.media import Limits, MediaError
 
 DOCUMENTS, MINHASH, MEDIA, SOUNDS, VIDEOS = "documents.npy", "minhash.npy", "media.npy", "sounds.npy", "videos.npy"

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.dedup.looks import NEAR_BITS, hash_of
 from pipelines.dedup.sounds import NEAR_SHARE, RATE_HZ, SHIFTS, AudioHash, audio_bits, audio_distance
 from pipelines.fit.recordings import read_recording
+from pipelines.ingest.looks import NEAR_BITS, hash_of
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 SOUNDS = frozenset({".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".m4a", ".aac", ".g722", ".sln16"})

@@ -21,9 +21,7 @@ _LEAST = 1e-4  # nats by which the sum over the frames that feel a move must fal
 _NEVER = -1e9  # worse than any move promises
 
 
-def search(
-    params: dict[str, Any], frames: jax.Array, mask: jax.Array, rounds: int, config: Config
-) -> jax.Array:
+def search(params: dict[str, Any], frames: jax.Array, mask: jax.Array, rounds: int, config: Config) -> jax.Array:
     """log-mel float32 [B, T, bands], mask [B, T] -> codes int32 [B, T, books] whose decoded frames are no farther from
     `frames` (L1) than those of the encoder's codes; the encoder's with `rounds` 0. Each sound's depend on it alone."""
     levels = jnp.asarray(config.levels * config.books, jnp.float32)

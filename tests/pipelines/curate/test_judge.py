@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_documents import document, image, rules
 
 from mmdata.errors import UserError
 from pipelines.build.recipe import parse_recipe
 from pipelines.curate.judge import Judged, judge
 from pipelines.curate.language import identify
 from pipelines.curate.lists import Lists, WordList, listed_host, read_list
-from pipelines.curate.settings import Curate, Curation, curation_of
-from pipelines.ingest.document import Document, Part
+from pipelines.ingest.document import Part
 
 ENGLISH = "This is the first sentence of it. And that is the second of them. Here we have the third with words."
-
-
-def rules(*families: str, folder: Path = Path(), **tables: Any) -> Curation:
-    found = curation_of(Curate.model_validate({"rules": families, **tables}), {}, folder, "curate")
-    assert found is not None
-    return found
-
-
-def document(*parts: Part | str, language: str = "", **words: Any) -> Document:
-    made = tuple(Part("text", text=part, uri="d#t") if isinstance(part, str) else part for part in parts)
-    return Document("00", "web", made, uri=words.pop("uri", "d"), language=language, **words)
-
-
-def image(width: int, height: int, uri: str = "cat.png") -> Part:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.new("L", (width, height)).save(file, "PNG")
-    return Part("image", data=file.getvalue(), uri=uri)
 
 
 def reason(found: Judged) -> str:

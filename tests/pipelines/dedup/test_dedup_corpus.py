@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.dedup.clusters import connected_hashes
-from pipelines.dedup.looks import look_of
 from pipelines.dedup.sign import SOUND_DTYPE, sound_row
 from pipelines.dedup.sounds import NEAR_SHARE, SHIFTS, distances, sound_pairs
 from pipelines.fit.exclude import audio_hash
 from pipelines.ingest.files import AUDIO
+from pipelines.ingest.looks import look_of
 from pipelines.ingest.media import Limits
 
 
