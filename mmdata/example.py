@@ -26,7 +26,7 @@ def encode_example(features: Mapping[str, Feature]) -> bytes:
     >>> decode_example(encode_example({"ids": np.array([3, -1])}))["ids"].tolist()
     [3, -1]
     """
-    parts = []
+    parts: list[bytes] = []
     for name, feature in features.items():
         key, value = _name(name), _field(_SECOND, _encode_feature(name, feature))
         parts += (_ONE_BYTE[_FIRST], _varint(len(key) + len(value)), key, value)
