@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -81,8 +81,8 @@ class ChatSource:
         if not number:
             yield Dropped(self.name, uri_of(path), "ingest", EMPTY, "no records")
 
-    def leftovers(self) -> list[Dropped]:
-        return leftovers_of(self, self.folder.of_suffix(FILES))
+    def leftovers(self, shown: Collection[str] | None = None) -> list[Dropped]:
+        return leftovers_of(self, self.folder.of_suffix(FILES), shown)
 
     @property
     def _options(self) -> ChatOptions:

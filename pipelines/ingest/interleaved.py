@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,8 +76,8 @@ class InterleavedSource:
         if not number:
             yield Dropped(self.name, uri_of(path), "ingest", EMPTY, "no records")
 
-    def leftovers(self) -> list[Dropped]:
-        return leftovers_of(self, self.folder.of_suffix((*FILES, *_TABLES)))
+    def leftovers(self, shown: Collection[str] | None = None) -> list[Dropped]:
+        return leftovers_of(self, self.folder.of_suffix((*FILES, *_TABLES)), shown)
 
     @property
     def _options(self) -> InterleavedOptions:

@@ -10,19 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from mmdata.catalog import QUALITY
 from pipelines.ingest.document import Document, Dropped, Part
-from pipelines.ingest.files import AUDIO, IMAGE, VIDEO, has_surrogate, unpacked
-from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, settings_of, uri_of
+from pipelines.ingest.files import has_surrogate, unpacked
+from pipelines.ingest.folder import Folder, language_tag, settings_of, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError
 from pipelines.ingest.reference import References
+from pipelines.ingest.rows import leftovers_of, short_facts
 from pipelines.ingest.source import CommonOptions, Input
 
 _FILES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json.gz")
@@ -77,16 +77,8 @@ class JsonlSource:
         if not number:
             yield Dropped(self.name, uri_of(input.path), "ingest", EMPTY, "no lines")
 
-    def leftovers(self) -> list[Dropped]:
-        files = self.folder.of_suffix(_FILES)
-        media = [path for path in self.folder.files if path.lower().endswith((*IMAGE, *AUDIO, *VIDEO))]
-        claimed = set(files)
-        if media:  # only then do the records have to be read for what they refer to
-            for path in files:
-                for line in self._lines(path):
-                    claimed.update(self._referred(path, line) if isinstance(line, bytes) else ())
-        unreferred = frozenset(media)
-        return self.folder.leftovers(self.name, claimed, lambda path: UNREFERRED if path in unreferred else NO_SOURCE)
+    def leftovers(self, shown: Collection[str] | None = None) -> list[Dropped]:
+        return leftovers_of(self, self.folder.of_suffix(_FILES), shown)
 
     @property
     def _references(self) -> References:
@@ -171,23 +163,7 @@ class JsonlSource:
         options = self._options
         used = {options.text, options.image, options.audio, options.video, options.parts, options.lang, options.rights}
         used.add(options.date)
-        return {
-            str(key): str(value)[:500]
-            for key, value in record.items()
-            if key not in used
-            and isinstance(value, str | int | float)
-            and not has_surrogate(f"{key}{value}")
-            and (not key.startswith(QUALITY) or _is_number(value))
-        }
-
-    def _referred(self, path: str, line: bytes) -> Iterator[str]:
-        record = _parse(line)
-        if isinstance(record, dict):
-            for kind, value, _ in self._values(record):
-                if kind in _MEDIA and isinstance(value, str):
-                    file = self._references.file(path, value)
-                    if file is not None:
-                        yield file
+        return short_facts(record, used)
 
 
 def _parse(line: bytes) -> dict[str, Any] | str:
@@ -201,10 +177,6 @@ def _parse(line: bytes) -> dict[str, Any] | str:
     if b"\\u" in line and has_surrogate(json.dumps(record, ensure_ascii=False)):
         return "lone surrogates in the text"
     return record
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _words(value: Any) -> str:

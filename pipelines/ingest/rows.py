@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,8 @@ class RowOptions(CommonOptions):
 
 @dataclass(frozen=True)
 class Rows:
-    """Makes the documents of one range of a file. `lead` tells equal rows of several ranges apart."""
+    """Makes the documents of one range of a file. `lead` tells equal rows of several ranges apart, where they have no
+    id."""
 
     source: str
     folder: Folder
@@ -80,14 +81,14 @@ class Rows:
         if not parts:
             yield Dropped(self.source, uri, "ingest", EMPTY, f"no content in the columns {sorted(options.read)}")
             return
-        key = str(row[options.id]) if row.get(options.id) is not None else _digest(parts)
+        key = str(row[options.id]) if row.get(options.id) is not None else f"{self.lead}{_digest(parts)}"
         if any(row.get(column) for column in options.caption):
             parts = captioned(parts)
         yield self.folder.document(
             self.source,
             self.path,
             parts,
-            key=f"{self.lead}{key}",
+            key=key,
             occurrence=seen[key],
             fragment=fragment,
             language=language_tag(_words(row.get(options.lang))),
@@ -125,16 +126,20 @@ class Rows:
             return Dropped(self.source, uri, "ingest", error.reason, error.detail)
 
 
-def leftovers_of(source: Any, files: list[str]) -> list[Dropped]:
+def leftovers_of(source: Any, files: list[str], shown: Collection[str] | None) -> list[Dropped]:
     """A line for each file that is none of these and that no document of `source` (a Source with a folder) shows."""
-    folder, claimed = source.folder, set(files)
+    folder = source.folder
     media = frozenset(path for path in folder.files if kind_of(path))
-    for input in source.inputs() if media else ():  # only then do the records have to be read for what they refer to
-        for found in source.read(input):
-            for part in found.parts if isinstance(found, Document) else ():
-                if part.path is not None:
-                    claimed.add(part.path.relative_to(folder.root).as_posix())
-    return folder.leftovers(source.name, claimed, lambda path: UNREFERRED if path in media else NO_SOURCE)
+    if shown is None:  # records are read only where there is something that they might refer to
+        shown = shown_by(source) if media else ()
+    return folder.leftovers(source.name, {*files, *shown}, lambda path: UNREFERRED if path in media else NO_SOURCE)
+
+
+def shown_by(source: Any) -> set[str]:
+    """The files under the root that the documents of `source` show, by reading them all."""
+    found = (one for input in source.inputs() for one in source.read(input) if isinstance(one, Document))
+    paths = (part.path for document in found for part in document.parts if part.path is not None)
+    return {path.relative_to(source.root).as_posix() for path in paths}
 
 
 def short_facts(record: Mapping[str, Any], used: set[str]) -> dict[str, str]:

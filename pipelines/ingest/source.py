@@ -8,7 +8,7 @@ Contract:
 * So every file under the root is in a document, a part, or a `Dropped`.
 * Media are not decoded here; a part carries its path or its bytes.
 * A class whose documents name files that are not in `Input.files` says `follows = True`: it is read again when files
-  come or go.
+  come or go, and its `leftovers(shown)` is told which files documents show, so that nothing is read for it.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def serving() -> Iterator[ObjectStore]:
     import s3fs
     from moto.server import ThreadedMotoServer
 
-    # fsspec keeps file systems by their arguments: one that an earlier server was named to by the environment is kept too
+    # fsspec keeps file systems by their arguments, so too one that the environment named an earlier server to
     s3fs.S3FileSystem.clear_instance_cache()
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
