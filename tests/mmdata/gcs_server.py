@@ -1,4 +1,4 @@
-"""A server of the API of Google Cloud Storage which the tests start (gcp-storage-emulator), as object_store.py is of S3."""
+"""A server of Google Cloud Storage's API that tests start (gcp-storage-emulator); object_store.py is of S3's."""
 
 from __future__ import annotations
 
