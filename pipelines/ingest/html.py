@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
 from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import decode_text, read_bytes
@@ -43,7 +43,7 @@ def are_selectors(selectors: tuple[str, ...]) -> tuple[str, ...]:
     for selector in selectors:
         try:
             page.css(selector)
-        except Exception:
+        except (SelectolaxError, ValueError):  # ValueError: lone surrogates
             raise ValueError(f"{selector!r} is not a CSS selector") from None
     return selectors
 

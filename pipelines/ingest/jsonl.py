@@ -20,7 +20,8 @@ from pydantic import Field
 from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import has_surrogate, unpacked
 from pipelines.ingest.folder import Folder, language_tag, settings_of, uri_of
-from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError
+from pipelines.ingest.media import CANNOT_DECODE, EMPTY, Limits, MediaError
+from pipelines.ingest.records import bounded_lines, string_or_empty
 from pipelines.ingest.reference import References
 from pipelines.ingest.rows import leftovers_of, short_facts
 from pipelines.ingest.source import CommonOptions, Input
@@ -91,16 +92,9 @@ class JsonlSource:
 
     def _lines(self, path: str) -> Iterator[bytes | MediaError]:
         """Lines one by one, so that a file larger than memory streams; a MediaError where reading ends early."""
-        most = self.limits.max_text_bytes
         try:
             with unpacked(self.folder.path(path), self.limits) as file:
-                while line := file.readline(most + 1):
-                    if len(line) <= most:
-                        yield line
-                        continue
-                    while not line.endswith(b"\n") and (line := file.readline(most)):
-                        pass
-                    yield MediaError(OVER_LIMIT, f"a line of more than {most:,} bytes (max_bytes / 16)")
+                yield from bounded_lines(file, self.limits)
         except MediaError as error:
             yield error
 
@@ -126,9 +120,9 @@ class JsonlSource:
                 key=key,
                 occurrence=seen[key],
                 fragment=f"L{number}",
-                language=language_tag(_words(record.get(options.lang))),
-                licence=_words(record.get(options.rights)),
-                created=_words(record.get(options.date)),
+                language=language_tag(string_or_empty(record.get(options.lang))),
+                licence=string_or_empty(record.get(options.rights)),
+                created=string_or_empty(record.get(options.date)),
                 metadata=self._metadata(record),
             )
         else:
@@ -142,9 +136,9 @@ class JsonlSource:
             for part in record[options.parts]:
                 kind = part.get("kind", "") if isinstance(part, dict) else ""
                 value = part.get("text" if kind == "text" else "path") if kind else None
-                yield kind, value, _words(part.get(options.sha256)) if kind else ""
+                yield kind, value, string_or_empty(part.get(options.sha256)) if kind else ""
             return
-        digest = _words(record.get(options.sha256))
+        digest = string_or_empty(record.get(options.sha256))
         fields = (("text", options.text), ("image", options.image), ("audio", options.audio), ("video", options.video))
         for kind, field in fields:
             if record.get(field) not in (None, "", []):
@@ -177,7 +171,3 @@ def _parse(line: bytes) -> dict[str, Any] | str:
     if b"\\u" in line and has_surrogate(json.dumps(record, ensure_ascii=False)):
         return "lone surrogates in the text"
     return record
-
-
-def _words(value: Any) -> str:
-    return value if isinstance(value, str) else ""

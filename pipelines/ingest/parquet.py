@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from pipelines.ingest.document import Document, Dropped
 from pipelines.ingest.folder import Folder, settings_of, uri_of
-from pipelines.ingest.media import CANNOT_DECODE, EMPTY, Limits, MediaError, Meter, one_line, opened
+from pipelines.ingest.media import EMPTY, Limits, MediaError, Meter, opened, refused
 from pipelines.ingest.rows import RowOptions, Rows, leftovers_of
 from pipelines.ingest.source import Input
 
@@ -100,7 +100,7 @@ def _open(file: Any, size: int, number: int) -> tuple[Any, list[int]]:
         table = pq.ParquetFile(file, read_dictionary=_texts(pq.read_schema(file)))
         begins = [_begin(table.metadata.row_group(i)) for i in range(table.metadata.num_row_groups)]
     except Exception as error:  # ArrowException, OSError, ValueError, ... on broken files
-        raise MediaError(CANNOT_DECODE, one_line(error)) from None
+        raise refused(error) from None
     if not table.metadata.num_rows and not number:
         raise MediaError(EMPTY, "no rows")
     last = max(0, -(-size // _RANGE) - 1)  # an offset that lies must not lose its row group
@@ -149,8 +149,8 @@ def guarded(batches: Iterator[Any]) -> Iterator[Any]:
             batch = next(batches, None)
         except MediaError:
             raise
-        except Exception as error:  # ArrowException, OSError, ValueError, MemoryError ...
-            raise MediaError(CANNOT_DECODE, one_line(error)) from None
+        except Exception as error:  # ArrowException, OSError, ValueError ...
+            raise refused(error) from None
         if batch is None:
             return
         yield batch
@@ -167,7 +167,7 @@ def plain_rows(batch: Any) -> Iterator[Any]:
     for begin in range(0, batch.num_rows, _AT_ONCE):
         try:
             rows = batch.slice(begin, _AT_ONCE).to_pylist()
-        except Exception:
+        except Exception:  # as above; `_one_row` says what it was
             rows = [_one_row(batch, i) for i in range(begin, min(begin + _AT_ONCE, batch.num_rows))]
         yield from rows
 
@@ -184,4 +184,4 @@ def _one_row(batch: Any, number: int) -> Any:
             column.validate(full=True)
         return {name: column[0].as_py() for name, column in zip(batch.schema.names, columns)}
     except Exception as error:  # ArrowException, UnicodeDecodeError, OverflowError of dates ...
-        return MediaError(CANNOT_DECODE, one_line(error))
+        return refused(error)

@@ -19,6 +19,7 @@ from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import has_surrogate, kind_of
 from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, Limits, MediaError, Meter
+from pipelines.ingest.records import string_or_empty
 from pipelines.ingest.reference import References, check_digest
 from pipelines.ingest.source import CommonOptions
 from pipelines.ingest.webdataset import captioned
@@ -73,7 +74,7 @@ class Rows:
         meter = Meter(self.limits.max_text_bytes, "in a record (max_bytes / 16)")
         for kind, column in self._columns(row):
             for value in _values(row[column]):
-                found = self._part(kind, value, uri, meter, _words(row.get(options.sha256)))
+                found = self._part(kind, value, uri, meter, string_or_empty(row.get(options.sha256)))
                 if isinstance(found, Dropped):
                     yield found
                 elif found is not None:
@@ -91,9 +92,9 @@ class Rows:
             key=key,
             occurrence=seen[key],
             fragment=fragment,
-            language=language_tag(_words(row.get(options.lang))),
-            licence=_words(row.get(options.rights)),
-            created=_words(row.get(options.date)),
+            language=language_tag(string_or_empty(row.get(options.lang))),
+            licence=string_or_empty(row.get(options.rights)),
+            created=string_or_empty(row.get(options.date)),
             metadata=short_facts(row, {*options.read, options.lang, options.rights, options.date}),
         )
         seen[key] += 1
@@ -182,7 +183,3 @@ def _digest(parts: list[Part]) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _words(value: Any) -> str:
-    return value if isinstance(value, str) else ""

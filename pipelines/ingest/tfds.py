@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.ingest.document import Document, Dropped
 from pipelines.ingest.folder import Folder, settings_of, uri_of
-from pipelines.ingest.media import CANNOT_DECODE, Limits, MediaError, one_line
+from pipelines.ingest.media import CANNOT_DECODE, Limits, MediaError, refused
 from pipelines.ingest.rows import RowOptions, Rows, leftovers_of
 from pipelines.ingest.source import Input
 
@@ -91,7 +91,7 @@ class TfdsSource:
         except MediaError:
             raise
         except Exception as error:  # AssertionError, KeyError, ValueError, RuntimeError ... of files that do not fit
-            raise MediaError(CANNOT_DECODE, one_line(error)) from None
+            raise refused(error) from None
         classes = {
             column: list(feature.names)
             for column, feature in features.items()
@@ -127,7 +127,7 @@ def _safely(records: _Records) -> Iterator[tuple[str, Any]]:
         try:
             row: Any = records[number]
         except Exception as error:  # what ArrayRecord, the proto parser and the features raise on broken records
-            row = MediaError(CANNOT_DECODE, one_line(error))
+            row = refused(error)
         yield str(number), row
 
 

@@ -16,6 +16,7 @@ import mmdata
 from mmdata.errors import UserError
 from pipelines.build.engine import build
 from pipelines.build.executor import Task
+from pipelines.build.ledger import read_ledger
 from pipelines.build.report import BuildReport
 from pipelines.build.worker import Call
 from tests.pipelines.ingest.toy_archives import parquet, tar
@@ -367,6 +368,26 @@ def test_a_source_of_which_nothing_is_kept_any_more_goes(built: dict[bool, Path]
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh") and not (tmp_path / "out" / "lines").exists()
     run(tmp_path / "in", tmp_path / "out", {})
     assert tree(tmp_path / "out") == tree(built[False] / "out")
+
+
+def test_files_that_no_document_shows_are_told_without_reading_records_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.ingest.rows.shown_by", None)
+    root, out = tmp_path / "in", tmp_path / "out"
+    for i, name in enumerate("ab"):
+        paint(root / "rows" / f"{name}.png", (i, 0, 0))
+    changes = {"source": [{"name": "rows", "format": "parquet", "path": "rows"}]}
+
+    def left(shown: str) -> list[str]:
+        write(root / "rows" / "a.parquet", parquet({"text": ["words"], "image": [shown]}))
+        run(root, out, changes)
+        lines = read_ledger(out / "ledger" / "rows.jsonl")
+        return [line["uri"] for line in lines if line["reason"] == "nothing refers to it"]
+
+    assert left("a.png") == ["b.png"] and left("b.png") == ["a.png"]
+    said = run(root, out, changes, explain=True)
+    assert not any(row.stale or row.maybe for row in said.stages)
 
 
 def test_another_weight_plans_and_writes_nothing_anew(built: dict[bool, Path], tmp_path: Path) -> None:
