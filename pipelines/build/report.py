@@ -118,10 +118,10 @@ def print_report(report: BuildReport) -> None:
     console = Console()
     if report.dry_run:
         console.print(_plan_table(report))
-        if report.stages:
+        if any(row.stale or row.maybe for row in report.stages):
             console.print(_stage_table(report))
-            if not any(s.stale or s.maybe for s in report.stages):
-                console.print("nothing has changed; no unit would run")
+        elif report.stages:
+            console.print("nothing has changed; no unit would run")
         if report.rules:
             from pipelines.build.sample_rules import print_samples
 
@@ -191,8 +191,8 @@ def _plan_table(report: BuildReport) -> Any:
 def _stage_table(report: BuildReport) -> Any:
     from rich.table import Table
 
-    table = Table("stage", "source", "units", "to run", "perhaps", "why")
-    for s in (row for row in report.stages if row.units):
+    table = Table("stage", "source", "units", "to run", "perhaps", "why", title="what would run")
+    for s in (row for row in report.stages if row.stale or row.maybe):
         about = "about " if s.about else ""
         table.add_row(s.stage, s.source, f"{about}{s.units}", str(s.stale), str(s.maybe or ""), s.why)
     return table

@@ -17,7 +17,7 @@ from mmdata.errors import UserError
 from pipelines.build.engine import build
 from pipelines.build.executor import Task
 from pipelines.build.ledger import read_ledger
-from pipelines.build.report import BuildReport
+from pipelines.build.report import BuildReport, print_report
 from pipelines.build.worker import Call
 from tests.pipelines.ingest.toy_archives import parquet, tar
 
@@ -349,6 +349,21 @@ def test_ids_stay_when_a_copy_comes_and_when_rows_move(built: dict[bool, Path], 
     run(tmp_path / "in", tmp_path / "out", {})
     ids = {s.id for split in mmdata.open(tmp_path / "out")["rows"].splits.values() for s in split}
     assert len(ids) == 8 and ids >= {i for (name, _), i in before.items() if name == "rows"}
+
+
+def test_what_would_run_is_shown_with_the_reason(
+    built: dict[bool, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shutil.copytree(built[False], tmp_path, dirs_exist_ok=True)
+    print_report(run(tmp_path / "in", tmp_path / "out", {}, explain=True))
+    assert "nothing has changed; no unit would run" in capsys.readouterr().out
+    (tmp_path / "in" / "text" / "0.txt").write_text(page(50))
+    print_report(run(tmp_path / "in", tmp_path / "out", codecs(image="toy-image@2"), explain=True))
+    cells = [re.split(r" *│ *", row)[1:-1] for row in capsys.readouterr().out.splitlines() if "│" in row]
+    assert ["ingest", "text", "4", "1", "", "0.txt is new"] in cells
+    assert ["encode", "pictures", "2", "2", "", "codecs.image changed"] in cells
+    assert not any(row[1] == "speech" and len(row) > 4 for row in cells), "it has nothing to do"
 
 
 def test_a_source_that_is_taken_out_is_refused_before_anything_runs(built: dict[bool, Path], tmp_path: Path) -> None:

@@ -178,12 +178,13 @@ def test_a_lack_of_memory_is_no_verdict_on_a_file(tmp_path, monkeypatch):
 def test_rows_keep_their_ids_when_others_come_before_them(tmp_path):
     """By content and occurrence in a range, whatever the row groups; by the id alone where there is one."""
 
-    def ids(name, rows, **columns):
+    def ids(name, rows, options=None, **columns):
         table = parquet({"text": rows, **columns}, row_group_size=2)
-        return [d.id for d in read_folder("parquet", tmp_path / name, {"a.parquet": table})[0]]
+        write(tmp_path / name, {"a.parquet": table})
+        return [d.id for d in read_all(open_source("t", "parquet", tmp_path / name, options or {}))[0]]
 
     before = ids("before", ["a", "b", "a", "c"])
     assert len(set(before)) == 4 and ids("after", ["x", "a", "b", "y", "a", "c"])[1:3] == before[:2]
     assert set(ids("again", ["x", "a", "b", "y", "a", "c"])) > set(before)
-    monkey = ids("named", ["a", "b"], id=[1, 2])
-    assert ids("without", ["a", "b"]) == monkey, "a column is an id where the recipe says so"
+    named = ids("named", ["a", "b", "c"], {"id": "n"}, n=[1, 2, 3])
+    assert ids("renamed", ["x", "other words", "b", "c"], {"id": "n"}, n=[0, 1, 2, 3])[1:] == named
