@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from pipelines.ingest.source import Input
 from pipelines.ingest.sources import SOURCES, open_source, require_inputs
 
 Marker = dict[str, Any]
+EVERY = "all sources"  # in place of a source, of what is done over all of them: no source can be named so
+INPUT = "input "  # before the path of an input, among what decides an ingest unit
 
 
 @dataclass
@@ -34,6 +38,7 @@ class BuildSource:
     settings: dict[str, Any]
     cuts: list[tuple[Input, ...]]
     curation: Curation | None = None
+    known: KnownInputs = field(default_factory=lambda: KnownInputs(None))
     units: dict[str, list[Unit]] = field(default_factory=dict)
     markers: dict[str, list[Marker]] = field(default_factory=dict)
     # Of each ingest unit the verdicts that hold so far: their folder and what says whether they are others now.
@@ -50,6 +55,17 @@ class BuildSource:
         """What decides its bytes: with its rules, which ingestion does not know."""
         return self.settings if self.curation is None else {**self.settings, "curate": self.curation.settings()}
 
+    @property
+    def follows(self) -> bool:
+        """Whether its documents show files that are no inputs."""
+        return getattr(self.args.open(), "follows", False)
+
+    def contents(self, i: int) -> list[str]:
+        """Digests of the documents that ingest unit `i` found and, where rules may have changed them, of what is
+        left."""
+        ingested, curated = (self.markers[stage][i] for stage in ("ingest", "curate"))
+        return [ingested["digest"], *([curated["counts"]["kept"]] if "kept" in curated["counts"] else [])]
+
     def folders(self, stage: str) -> tuple[Path, ...]:
         return tuple(unit.folder for unit in self.units[stage])
 
@@ -57,8 +73,33 @@ class BuildSource:
         return [marker["digest"] for marker in self.markers[stage]]
 
 
-def open_one(recipe: Recipe, entry: SourceEntry, opener: OpenSource) -> BuildSource:
-    """The source with its inputs cut into units; UserError where there is nothing to read."""
+class KnownInputs:
+    """The inputs of a source's last build, out of the markers of its ingest units in `folder` (None: no build)."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    @cached_property
+    def begins(self) -> frozenset[str]:
+        """The input that each unit began with."""
+        return frozenset(paths[0] for paths in self._units())
+
+    @cached_property
+    def paths(self) -> frozenset[str]:
+        """All of them."""
+        return frozenset(path for paths in self._units() for path in paths)
+
+    def _units(self) -> Iterator[list[str]]:
+        for marker in sorted(self._folder.glob("*.done.json")) if self._folder is not None else ():
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                words = json.loads(marker.read_text("utf-8"))["decides"]
+                if paths := [word.removeprefix(INPUT) for word in words if word.startswith(INPUT)]:
+                    yield paths
+
+
+def open_one(recipe: Recipe, entry: SourceEntry, opener: OpenSource, work: Path | None = None) -> BuildSource:
+    """The source with its inputs cut into units, at the places of the last build in `work`; UserError where there is
+    nothing to read."""
     if opener is open_source and entry.format not in SOURCES:
         raise UserError(f"source {entry.name!r}: no format {entry.format!r}; {nearest(entry.format, list(SOURCES))}")
     options = json.dumps(_resolved(recipe, entry), sort_keys=True)
@@ -67,9 +108,10 @@ def open_one(recipe: Recipe, entry: SourceEntry, opener: OpenSource) -> BuildSou
     args = SourceArgs(entry.name, entry.format, path, options, limits_of(recipe), opener)
     source = args.open()
     require_inputs(source)
-    cuts = list(cut_inputs(source.inputs(), recipe.shards.unit_inputs, recipe.shards.unit_bytes))
+    known = KnownInputs(None if work is None else work / "ingest" / entry.name)
+    cuts = list(cut_inputs(source.inputs(), recipe.shards.unit_inputs, recipe.shards.unit_bytes, known.begins))
     settings = {"name": entry.name, "format": entry.format, "source": source.settings()}
-    return BuildSource(entry, args, source.root, settings, cuts, recipe.curation(entry))
+    return BuildSource(entry, args, source.root, settings, cuts, recipe.curation(entry), known)
 
 
 def _resolved(recipe: Recipe, entry: SourceEntry) -> dict[str, Any]:
@@ -83,12 +125,20 @@ def _resolved(recipe: Recipe, entry: SourceEntry) -> dict[str, Any]:
     return options
 
 
-def cut_inputs(inputs: list[Input], most: int, most_bytes: int) -> Iterator[tuple[Input, ...]]:
-    """Runs of inputs, each of at most `most` inputs and `most_bytes` bytes (one input may pass the bytes)."""
+def cut_inputs(
+    inputs: list[Input], most: int, most_bytes: int, begins: Container[str] = frozenset()
+) -> Iterator[tuple[Input, ...]]:
+    """Runs of inputs, each of at most `most` inputs and `most_bytes` bytes (one input may pass the bytes).
+
+    A run begins at each of `begins`, where runs began before: an input that comes or goes moves none but its own.
+
+    >>> [[i.path for i in run] for run in cut_inputs([Input(p) for p in "abcde"], 2, 9, {"b", "d"})]
+    [['a'], ['b', 'c'], ['d', 'e']]
+    """
     run: list[Input] = []
     size = 0
     for item in inputs:
-        if run and (len(run) >= most or size + item.size > most_bytes):
+        if run and (len(run) >= most or size + item.size > most_bytes or item.path in begins):
             yield tuple(run)
             run, size = [], 0
         run.append(item)
@@ -109,13 +159,13 @@ def touched(path: Path) -> list[int]:
 def planned(source: BuildSource) -> SourceReport:
     inputs = [item for cut in source.cuts for item in cut]
     size = sum(item.size for item in inputs)
-    return SourceReport(source.name, len(inputs), size, units=len(source.cuts) + 1)
+    return SourceReport(source.name, len(inputs), size, units=len(source.cuts))
 
 
 def reported(source: BuildSource) -> SourceReport:
     """The numbers of a source out of its units' markers."""
     report = planned(source)
-    for stage in ("ingest", "curate", "encode", "shuffle"):
+    for stage in ("ingest", "leftovers", "curate", "encode", "shuffle"):
         for marker in source.markers.get(stage, []):
             for name in ("dropped", "changed", "lost_by_host"):
                 totals = getattr(report, name)

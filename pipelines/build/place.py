@@ -13,18 +13,32 @@ from mmdata.errors import RunError, UserError
 from pipelines.build.units import lock, sweep, write_json
 
 WORK = ".work"
+_KNOWN = "recipe.json"
 
 
 def claim(out: Path, settings: dict[str, dict[str, Any]]) -> IO[str]:
-    """Take `out` for the sources with these settings; returns the lock to `release`.
+    """Take `out` for the sources with these settings; returns the lock to `release`. Raises as `check_place` does."""
+    check_place(out, settings)
+    held = lock(out / WORK)
+    try:
+        sweep(out)
+        write_json(out / WORK / _KNOWN, settings)
+    except BaseException:
+        held.close()
+        raise
+    return held
 
-    UserError where it is no folder, holds other files, or was built from a recipe whose sources were set otherwise.
-    New sources may join those that are there. A build that has finished no source yet may go on with another recipe:
-    units which it still fits are not run again.
+
+def check_place(out: Path, settings: dict[str, dict[str, Any]]) -> None:
+    """UserError where `out` is no folder, holds other files, or was built from a recipe whose sources were set
+    otherwise.
+
+    New sources may join those that are there; codecs, rules and what is said of duplicates may change. A build that
+    has finished no source yet may go on with any other recipe: units which it still fits are not run again.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give --out a folder")
-    known = out / WORK / "recipe.json"
+    known = out / WORK / _KNOWN
     there = sorted(p.name for p in out.iterdir()) if out.is_dir() else []
     if (out / WORK).is_dir() and known.exists():
         if any(out.glob("manifest.json")) or any(out.glob("*/manifest.json")):
@@ -34,14 +48,6 @@ def claim(out: Path, settings: dict[str, dict[str, Any]]) -> IO[str]:
     elif [name for name in there if name != WORK]:
         names = ", ".join([n for n in there if n != WORK][:3])
         raise UserError(f"{out} holds other files ({names}); choose an empty or new folder for --out")
-    held = lock(out / WORK)
-    try:
-        sweep(out)
-        write_json(known, settings)
-    except BaseException:
-        held.close()
-        raise
-    return held
 
 
 def release(held: IO[str] | None) -> None:
@@ -63,8 +69,8 @@ def resumable(out: Path) -> Iterator[None]:
         raise
 
 
-# Which documents are left out may change: the shards are then written anew, out of the units that still fit.
-_MAY_CHANGE = ("recipe.dedup", "recipe.decontaminate", "curate")
+# These may change: the shards are then written anew, out of the units that still fit.
+_MAY_CHANGE = ("recipe.codecs", "recipe.dedup", "recipe.decontaminate", "curate")
 
 
 def _compare(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

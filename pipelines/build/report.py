@@ -33,8 +33,12 @@ class SourceReport:
 
 @dataclass
 class StageReport:
-    """Units of one stage of one source: how many there are, how many had to run, and why. `seconds`: what workers spent
-    on all of them, in this build or an earlier one."""
+    """Units of one stage of one source: how many there are, how many run, and why. `seconds`: what workers spent
+    on all of them, in this build or an earlier one.
+
+    Of a build that is only explained: `maybe` more run if what comes before them comes out otherwise than last time;
+    `about`: how many shards there are is known once the samples are.
+    """
 
     stage: str
     source: str
@@ -42,6 +46,8 @@ class StageReport:
     stale: int
     why: str = ""
     seconds: float = 0.0
+    maybe: int = 0
+    about: bool = False
 
 
 @dataclass
@@ -112,8 +118,10 @@ def print_report(report: BuildReport) -> None:
     console = Console()
     if report.dry_run:
         console.print(_plan_table(report))
-        if report.stages:
+        if any(row.stale or row.maybe for row in report.stages):
             console.print(_stage_table(report))
+        elif report.stages:
+            console.print("nothing has changed; no unit would run")
         if report.rules:
             from pipelines.build.sample_rules import print_samples
 
@@ -183,7 +191,8 @@ def _plan_table(report: BuildReport) -> Any:
 def _stage_table(report: BuildReport) -> Any:
     from rich.table import Table
 
-    table = Table("stage", "source", "units", "to run", "why")
-    for s in report.stages:
-        table.add_row(s.stage, s.source, str(s.units), str(s.stale), s.why)
+    table = Table("stage", "source", "units", "to run", "perhaps", "why", title="what would run")
+    for s in (row for row in report.stages if row.stale or row.maybe):
+        about = "about " if s.about else ""
+        table.add_row(s.stage, s.source, f"{about}{s.units}", str(s.stale), str(s.maybe or ""), s.why)
     return table

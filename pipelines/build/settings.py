@@ -99,16 +99,16 @@ def sizes_words(image: ImageOptions, video: VideoOptions) -> dict[str, Any]:
     }
 
 
-def media_words(media: MediaSettings) -> dict[str, Any]:
-    """What decides the arrays of media, for the fingerprint of a work unit."""
-    multiple, of_frames = media.resizing["image"].multiple, media.resizing["video"].multiple
-    return {
-        **sizes_words(media.image, media.video),
-        "sample_rate_hz": media.sample_rate_hz,
-        "multiple": multiple,
-        **({"video_multiple": of_frames} if of_frames != multiple else {}),
-        "limits": vars(media.limits),
-    }
+def media_words(media: MediaSettings, kinds: set[str]) -> dict[str, Any]:
+    """What decides the arrays of media of these kinds, for the fingerprint of a work unit."""
+    tables, words = sizes_words(media.image, media.video), dict[str, Any]()
+    if kinds & {"image", "video"}:  # frames are resized as images are
+        words |= {"image": tables["image"], "multiple": media.resizing["image"].multiple}
+    if "video" in kinds:
+        words |= {"video": tables["video"], "video_multiple": media.resizing["video"].multiple}
+    if "audio" in kinds:
+        words["sample_rate_hz"] = media.sample_rate_hz
+    return {**words, "limits": vars(media.limits)}
 
 
 def limits_of(recipe: Recipe) -> Limits:

@@ -66,7 +66,11 @@ def forget_sources() -> None:
 class IngestArgs:
     source: SourceArgs
     inputs: tuple[Input, ...]
-    leftovers: bool = False  # also list the files that no input reads
+
+
+@dataclass(frozen=True)
+class LeftoversArgs:
+    lines: tuple[Dropped, ...]
 
 
 @dataclass(frozen=True)
@@ -98,15 +102,12 @@ def ingest(call: Call, unit: Unit, folder: Path) -> Counts:
                 dropped.append(poisoned(unit, item.path, call.skip[item.path]))
                 continue
             call.at(item.path)
-            for found in screened(source, source.read(item)):
+            for found in screened(source, _noted(source.read(item), source.root, media)):
                 call.at(item.path)
                 if isinstance(found, Document):
                     writer.write(found)
-                    media.update(p.path for p in found.parts if p.path and p.path.is_relative_to(source.root))
                 else:
                     dropped.append(found)
-    if args.leftovers:
-        dropped.extend(source.leftovers())
     known = {source.root / path for item in args.inputs for path in (item.files or (item.path,))}
     return {
         "inputs": len(args.inputs),
@@ -117,6 +118,20 @@ def ingest(call: Call, unit: Unit, folder: Path) -> Counts:
     }
 
 
+def _noted(found: Iterator[Document | Dropped], root: Path, media: set[Path]) -> Iterator[Document | Dropped]:
+    """What a source yields; the files under its root that documents show go into `media`."""
+    for one in found:
+        if isinstance(one, Document):
+            media.update(part.path for part in one.parts if part.path and part.path.is_relative_to(root))
+        yield one
+
+
+def leftovers(call: Call, unit: Unit, folder: Path) -> Counts:
+    """The ledger lines of the files that no input reads and no document shows."""
+    args: LeftoversArgs = unit.args
+    return {"dropped": write_dropped(folder, args.lines)}
+
+
 def curate(call: Call, unit: Unit, folder: Path) -> Counts:
     """A verdict on each document of an ingest unit."""
     args: CurateArgs = unit.args
@@ -124,6 +139,7 @@ def curate(call: Call, unit: Unit, folder: Path) -> Counts:
     kept: list[Any] = []
     dropped: list[Dropped] = []
     changed: Counter[str] = Counter()
+    kinds: set[str] = set()
     with _Changed(folder, args.root, args.curation is not None) as writer:
         for document in read_documents(args.documents, args.root):
             if document.uri in call.skip:
@@ -140,11 +156,12 @@ def curate(call: Call, unit: Unit, folder: Path) -> Counts:
             digests = [_digest(part, digest_file) for part in document.parts]
             words = ((part.kind, digest) for part, digest in zip(document.parts, digests))
             kept.append([document.id, cluster_of(words), [digests[place] for place in judged.places]])
+            kinds.update(part.kind for part in judged.document.parts)
             if judged.document is not document:
                 writer.write(judged.document)
                 changed.update(judged.changed)
     write_lines(folder / VERDICTS, kept)
-    counts: Counts = {"documents": len(kept), "dropped": write_dropped(folder, dropped)}
+    counts: Counts = {"documents": len(kept), "kinds": sorted(kinds), "dropped": write_dropped(folder, dropped)}
     if args.curation is None:
         return counts
     files = [folder / VERDICTS, *sorted((folder / CHANGED).iterdir())]

@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,6 +37,7 @@ class Unit:
     function: Callable[[Call, Unit, Path], Counts]  # writes into the folder it is given
     work: Path  # OUT/.work
     args: Any = None
+    decides: dict[str, str] = field(default_factory=dict)  # what decided the fingerprint, in words -> its digest
 
     @property
     def key(self) -> str:
@@ -59,11 +60,17 @@ def fingerprint_of(*parts: Any) -> str:
 
 def read_marker(unit: Unit) -> dict[str, Any] | None:
     """The unit's marker if it is done under the same fingerprint, else None."""
+    marker = last_marker(unit)
+    return marker if marker is not None and marker.get("fingerprint") == unit.fingerprint else None
+
+
+def last_marker(unit: Unit) -> dict[str, Any] | None:
+    """What the unit left when it was last done, under whatever fingerprint; None where it never was."""
     try:
         marker = json.loads(unit.marker_path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return marker if marker.get("fingerprint") == unit.fingerprint and unit.folder.is_dir() else None
+    return marker if unit.folder.is_dir() else None
 
 
 def run_unit(call: Call) -> dict[str, Any]:
@@ -106,6 +113,7 @@ def _commit(call: Call, unit: Unit, written: Path, counts: Counts, seconds: floa
         "digest": fingerprint_of(digests),
         "counts": counts,
         "seconds": round(seconds, 3),
+        **({"decides": unit.decides} if unit.decides else {}),
     }
     write_json(unit.marker_path, marker)
     return marker
@@ -124,6 +132,14 @@ def sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def remove_units(folder: Path, names: set[str]) -> None:
+    """Of a stage's folder of one source, the units that are none of these: their inputs are gone or cut otherwise."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and path.name not in names:
+            path.with_name(f"{path.name}.done.json").unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def sweep(work: Path) -> None:

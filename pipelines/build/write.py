@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,8 +147,14 @@ def link_file(path: Path, target: Path) -> None:
         sync(target)
 
 
-def publish_dataset(finished: Mapping[str, Path], out: Path, work: Path) -> None:
-    """Put finished sources in place, in the dataset's order, then the dataset's manifest."""
+def publish_dataset(finished: Mapping[str, Path], out: Path, work: Path, empty: Iterable[str] = ()) -> None:
+    """Put finished sources in place, in the dataset's order, then the dataset's manifest. `empty`: those of which no
+    document is kept any more."""
+    for name in empty:
+        if (out / name).exists():
+            (out / MANIFEST).unlink(missing_ok=True)
+            (out / name / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(out / name)
     for name, folder in finished.items():
         if not is_published(folder, out / name):
             (out / MANIFEST).unlink(missing_ok=True)

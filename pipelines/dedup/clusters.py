@@ -7,7 +7,7 @@ few numbers a row, whatever meets whatever; pairs come in runs and are never hel
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -18,11 +18,15 @@ Pairs = tuple[np.ndarray, np.ndarray]  # int64 [n], int64 [n]: rows that belong 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
-def connected(num_rows: int, pairs: Iterable[Pairs]) -> np.ndarray:  # int64 [num_rows]
-    """Of each row the smallest row that it is connected with (union-find, a run of pairs at a time)."""
+def connected(
+    num_rows: int, pairs: Iterable[Pairs], alive: Callable[[], object] = lambda: None
+) -> np.ndarray:  # int64 [num_rows]
+    """Of each row the smallest row that it is connected with (union-find, a run of pairs at a time). `alive` is called
+    at each run: it says that this goes on."""
     parent = np.arange(num_rows)
     for one, other in pairs:
-        while True:
+        alive()
+        while len(one):
             _flatten(parent)
             low, high = np.minimum(parent[one], parent[other]), np.maximum(parent[one], parent[other])
             if not (apart := low != high).any():
@@ -75,8 +79,7 @@ def near_pairs(hashes: np.ndarray, bits: int, most: int = 0) -> Iterator[Pairs]:
         piece = (hashes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
         for one, other in meeting(piece, most):
             near = np.bitwise_count(hashes[one] ^ hashes[other]) <= bits
-            if near.any():
-                yield one[near], other[near]
+            yield one[near], other[near]  # a run of none too: it says that this goes on
 
 
 def meeting(keys: np.ndarray, most: int = 0) -> Iterator[Pairs]:
@@ -92,10 +95,12 @@ def meeting(keys: np.ndarray, most: int = 0) -> Iterator[Pairs]:
             yield order[places], order[places + distance]
 
 
-def connected_hashes(hashes: np.ndarray, bits: int) -> np.ndarray:  # int64 [n]
+def connected_hashes(
+    hashes: np.ndarray, bits: int, alive: Callable[[], object] = lambda: None
+) -> np.ndarray:  # int64 [n]
     """`connected` for hashes within `bits` bits; equal ones are compared once, however many there are."""
     values, first, places = np.unique(hashes, return_index=True, return_inverse=True)
-    roots = connected(len(values), near_pairs(values, bits)) if len(values) > 1 else np.arange(len(values))
+    roots = connected(len(values), near_pairs(values, bits), alive) if len(values) > 1 else np.arange(len(values))
     # Name each by the smallest row of all its hashes.
     smallest = np.full(len(values), len(hashes))
     np.minimum.at(smallest, roots, first)

@@ -145,7 +145,7 @@ def _text_labels(
 ) -> np.ndarray:  # int64 [num]; documents without words: the last
     words = np.asarray(signed.documents["text"].any(1))
     if options.text == "minhash":
-        labels = connected(signed.num, _alive(band_pairs(signed.minhash, words), call))
+        labels = connected(signed.num, band_pairs(signed.minhash, words), lambda: call.at("pairs"))
     else:
         labels = _same(signed.documents["text" if options.exact == "drop" else "bytes"])
     return np.where(words, labels, signed.num)
@@ -166,20 +166,17 @@ def _media_labels(signed: Signed, options: DedupOptions, call: Call) -> np.ndarr
 
 def _near(signed: Signed, kind: int, prints: np.ndarray, options: DedupOptions, call: Call) -> np.ndarray:
     """Of each print of a kind the smallest one that it is connected with."""
+
+    def alive() -> None:
+        call.at(f"pairs of {KINDS[kind]}")
+
     if kind == _IMAGE:
-        return connected_hashes(prints, options.image_bits)
+        return connected_hashes(prints, options.image_bits, alive)
     if kind == _AUDIO:
         pairs = _near_sounds(signed.sounds[prints], options.audio_share)
     else:
         pairs = _near_videos(signed.videos[prints], options.image_bits)
-    return connected(len(prints), _alive(pairs, call))
-
-
-def _alive(pairs: Iterator[Pairs], call: Call) -> Iterator[Pairs]:
-    """The pairs, telling the supervisor at each run of them that this goes on."""
-    for run in pairs:
-        call.at("pairs")
-        yield run
+    return connected(len(prints), pairs, alive)
 
 
 def _near_sounds(sounds: np.ndarray, share: float) -> Iterator[Pairs]:

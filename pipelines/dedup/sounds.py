@@ -111,8 +111,7 @@ def sound_pairs(bits: np.ndarray, frames: np.ndarray, seconds: np.ndarray, share
         chosen = np.unique(np.concatenate(candidates))
         pairs = (chosen >> np.uint64(32)).astype(np.int64), (chosen & np.uint64(0xFFFFFFFF)).astype(np.int64)
         near = distances(bits, frames, seconds, pairs) <= share
-        if near.any():
-            yield pairs[0][near], pairs[1][near]
+        yield pairs[0][near], pairs[1][near]  # a run of none too: it says that this goes on
 
 
 def _band_slopes(samples: np.ndarray, count: int) -> np.ndarray:  # uint32 [count]

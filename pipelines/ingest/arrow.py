@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, ClassVar
@@ -65,10 +65,10 @@ class ArrowSource:
         except MediaError as error:
             yield Dropped(self.name, uri_of(path), "ingest", error.reason, error.detail)
 
-    def leftovers(self) -> list[Dropped]:
+    def leftovers(self, shown: Collection[str] | None = None) -> list[Dropped]:
         own = {file for input in self.inputs() for file in input.files}
         own |= {path for path in self.folder.files if PurePosixPath(path).name == _TOP}
-        return leftovers_of(self, sorted(own))
+        return leftovers_of(self, sorted(own), shown)
 
     def _beside(self, path: str) -> tuple[str, ...]:
         here = PurePosixPath(path).parent

@@ -7,11 +7,9 @@ marks them, those without a mark before the first turn; a mark without a medium 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +19,7 @@ from pydantic import Field
 from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.folder import Folder, language_tag, settings_of, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, MISSING, Limits, MediaError
-from pipelines.ingest.records import FILES, json_records
+from pipelines.ingest.records import FILES, documents_of, json_records, record_digest, string_or_empty
 from pipelines.ingest.reference import References
 from pipelines.ingest.rows import leftovers_of, short_facts
 from pipelines.ingest.source import CommonOptions, Input
@@ -67,22 +65,12 @@ class ChatSource:
         return [Input(path, (path,), self.folder.size(path)) for path in self.folder.of_suffix(FILES)]
 
     def read(self, input: Input) -> Iterator[Document | Dropped]:
-        path, seen, number = input.path, Counter[str](), 0
-        try:
-            for number, record in enumerate(json_records(self.folder.path(path), self.limits), 1):
-                uri = uri_of(path, str(number))
-                if isinstance(record, MediaError):
-                    yield Dropped(self.name, uri, "ingest", record.reason, record.detail)
-                else:
-                    yield from self._record(path, str(number), record, seen)
-        except MediaError as error:
-            yield Dropped(self.name, uri_of(path), "ingest", error.reason, error.detail)
-            return
-        if not number:
-            yield Dropped(self.name, uri_of(path), "ingest", EMPTY, "no records")
+        path, seen = input.path, Counter[str]()
+        records = json_records(self.folder.path(path), self.limits)
+        return documents_of(self.name, path, records, lambda number, record: self._record(path, number, record, seen))
 
-    def leftovers(self) -> list[Dropped]:
-        return leftovers_of(self, self.folder.of_suffix(FILES))
+    def leftovers(self, shown: Collection[str] | None = None) -> list[Dropped]:
+        return leftovers_of(self, self.folder.of_suffix(FILES), shown)
 
     @property
     def _options(self) -> ChatOptions:
@@ -108,7 +96,7 @@ class ChatSource:
         if not any(part.kind == "text" for part in parts):
             yield Dropped(self.name, uri, "ingest", EMPTY, "no turn with words")
             return
-        key = str(record[options.id]) if isinstance(record.get(options.id), str | int) else _digest(record)
+        key = str(record[options.id]) if isinstance(record.get(options.id), str | int) else record_digest(record)
         used = {
             *options.conversations,
             *_MEDIA,
@@ -124,8 +112,8 @@ class ChatSource:
             key=key,
             occurrence=seen[key],
             fragment=number,
-            language=language_tag(_words(record.get("language"))),
-            licence=_words(record.get("licence")),
+            language=language_tag(string_or_empty(record.get("language"))),
+            licence=string_or_empty(record.get("licence")),
             metadata=short_facts(record, used),
         )
         seen[key] += 1
@@ -172,27 +160,19 @@ def _turn(turn: Any, uri: str) -> Iterator[Part | MediaError]:
     if not isinstance(turn, dict):
         yield MediaError(CANNOT_DECODE, f"a turn that is a {type(turn).__name__}")
         return
-    speaker = _words(turn.get("from")) or _words(turn.get("role"))
-    words = turn.get("value", turn.get("content"))
+    speaker = string_or_empty(turn.get("from")) or string_or_empty(turn.get("role"))
+    said = turn.get("value", turn.get("content"))
     role = _ROLES.get(speaker.lower())
-    if role is None or not isinstance(words, str):
-        yield MediaError(CANNOT_DECODE, f"a turn of {speaker[:50]!r} with a {type(words).__name__}")
+    if role is None or not isinstance(said, str):
+        yield MediaError(CANNOT_DECODE, f"a turn of {speaker[:50]!r} with a {type(said).__name__}")
         return
-    for place, piece in enumerate(_MARK.split(words)):
+    for place, piece in enumerate(_MARK.split(said)):
         if place % 2:
             yield Part(piece, uri=uri, role=role)
         elif piece.strip():
             yield Part("text", text=piece, uri=uri, role=role)
 
 
-def _digest(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
 def _strings(value: Any) -> list[str]:
     values = value if isinstance(value, list) else [value]
     return [one for one in values if isinstance(one, str)]
-
-
-def _words(value: Any) -> str:
-    return value if isinstance(value, str) else ""

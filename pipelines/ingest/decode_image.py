@@ -78,7 +78,7 @@ def image_header(medium: bytes | Path, limits: Limits | None = None) -> tuple[st
             with Image.open(file, formats=FORMATS) as image:
                 name = (image.format or "").lower()
                 return "jpeg" if name == "mpo" else name, image.size[1], image.size[0]
-        except Exception as error:
+        except Exception as error:  # as above
             raise MediaError(CANNOT_DECODE, _without_address(one_line(error))) from None
 
 

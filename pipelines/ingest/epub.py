@@ -30,8 +30,8 @@ from pipelines.ingest.media import (
     Limits,
     MediaError,
     Meter,
-    one_line,
     opened,
+    refused,
 )
 from pipelines.ingest.source import CommonOptions, Input
 
@@ -83,7 +83,7 @@ class Archive:
                 data = file.read(min(self.most, max(0, self.meter.left)) + 1)
         # zipfile raises BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error ...
         except Exception as error:
-            raise MediaError(CANNOT_DECODE, one_line(error)) from None
+            raise refused(error) from None
         self.meter.add(len(data))
         if len(data) > self.most:
             raise MediaError(OVER_LIMIT, f"more than {self.most:,} bytes in an archive (max_bytes / 16)")
@@ -205,7 +205,7 @@ def open_archive(path: Path, limits: Limits) -> Iterator[Archive]:
         try:
             zipped = zipfile.ZipFile(file)
         except Exception as error:  # BadZipFile, OSError, ValueError, struct.error, UnicodeDecodeError ...
-            raise MediaError(CANNOT_DECODE, f"not a zip file: {one_line(error)}") from None
+            raise refused(error, "not a zip file") from None
         with zipped:
             infos = [info for info in zipped.infolist() if not info.filename.endswith("/")]
             if len(infos) > _MOST_FILES:
@@ -250,7 +250,7 @@ def _xml(data: bytes, what: str) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(data)
     except Exception as error:  # ParseError, LookupError of encodings, ValueError, RecursionError ...
-        raise MediaError(CANNOT_DECODE, f"{what}: {one_line(error)}") from None
+        raise refused(error, what) from None
 
 
 def _chapter_facts(facts: dict[str, str]) -> dict[str, str]:

@@ -7,19 +7,20 @@ before it as its caption (a group). Boilerplate is what the recipe's `skip` sele
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
 from pipelines.ingest.document import Document, Dropped, Part
-from pipelines.ingest.files import decode_text, kind_of, read_bytes
-from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, matches, settings_of, uri_of
+from pipelines.ingest.files import decode_text, read_bytes
+from pipelines.ingest.folder import Folder, language_tag, matches, settings_of, uri_of
 from pipelines.ingest.media import EMPTY, Limits, MediaError
 from pipelines.ingest.reference import References
+from pipelines.ingest.rows import leftovers_of
 from pipelines.ingest.source import CommonOptions, Input
 
 _PAGES = (".html", ".htm", ".xhtml")
@@ -42,7 +43,7 @@ def are_selectors(selectors: tuple[str, ...]) -> tuple[str, ...]:
     for selector in selectors:
         try:
             page.css(selector)
-        except Exception:
+        except (SelectolaxError, ValueError):  # ValueError: lone surrogates
             raise ValueError(f"{selector!r} is not a CSS selector") from None
     return selectors
 
@@ -104,18 +105,8 @@ class HtmlSource:
             metadata=title_of(page),
         )
 
-    def leftovers(self) -> list[Dropped]:
-        pages = self._pages()
-        claimed = set(pages)
-        references = References(self.name, self.folder, self.limits, self._options.mirror)
-        for path in pages:
-            try:
-                pieces = list(_pieces(self._page(path)))
-            except MediaError:
-                continue
-            referred = (references.file(path, piece.src) for piece in pieces if isinstance(piece, Media))
-            claimed.update(file for file in referred if file is not None)
-        return self.folder.leftovers(self.name, claimed, lambda path: UNREFERRED if kind_of(path) else NO_SOURCE)
+    def leftovers(self, shown: Collection[str] | None = None) -> list[Dropped]:
+        return leftovers_of(self, self._pages(), shown)
 
     def _pages(self) -> list[str]:
         """By ending; an .svg only where the recipe asks for it, as it is an image elsewhere."""

@@ -7,10 +7,9 @@ addresses found in a mirror, `data:` addresses; a sha256 beside them is checked.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.folder import Folder, language_tag, settings_of, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, Limits, MediaError, Meter, opened
 from pipelines.ingest.parquet import table_rows
-from pipelines.ingest.records import FILES, json_records
+from pipelines.ingest.records import FILES, documents_of, json_records, record_digest, string_or_empty
 from pipelines.ingest.reference import References
 from pipelines.ingest.rows import leftovers_of, short_facts
 from pipelines.ingest.source import CommonOptions, Input
@@ -61,23 +60,13 @@ class InterleavedSource:
         return [Input(path, (path,), self.folder.size(path)) for path in self.folder.of_suffix((*FILES, *_TABLES))]
 
     def read(self, input: Input) -> Iterator[Document | Dropped]:
-        path, seen, number = input.path, Counter[str](), 0
-        try:
-            for number, record in enumerate(self._records(path), 1):
-                try:
-                    if isinstance(record, MediaError):
-                        raise record
-                    yield from self._record(path, str(number), record, seen)
-                except MediaError as error:
-                    yield Dropped(self.name, uri_of(path, str(number)), "ingest", error.reason, error.detail)
-        except MediaError as error:
-            yield Dropped(self.name, uri_of(path), "ingest", error.reason, error.detail)
-            return
-        if not number:
-            yield Dropped(self.name, uri_of(path), "ingest", EMPTY, "no records")
+        path, seen = input.path, Counter[str]()
+        return documents_of(
+            self.name, path, self._records(path), lambda number, record: self._record(path, number, record, seen)
+        )
 
-    def leftovers(self) -> list[Dropped]:
-        return leftovers_of(self, self.folder.of_suffix((*FILES, *_TABLES)))
+    def leftovers(self, shown: Collection[str] | None = None) -> list[Dropped]:
+        return leftovers_of(self, self.folder.of_suffix((*FILES, *_TABLES)), shown)
 
     @property
     def _options(self) -> InterleavedOptions:
@@ -111,7 +100,7 @@ class InterleavedSource:
         if not parts:
             raise MediaError(EMPTY, "no text and no image left")
         named = record.get(options.id) if options.id else None
-        key = str(named) if named is not None else _digest(record)
+        key = str(named) if named is not None else record_digest(record)
         facts = {**_inner(record.get("general_metadata")), **record}
         used = {options.texts, options.images, options.sha256, "language", "licence", "metadata", "general_metadata"}
         yield self.folder.document(
@@ -121,8 +110,8 @@ class InterleavedSource:
             key=key,
             occurrence=seen[key],
             fragment=number,
-            language=language_tag(_words(facts.get("language"))),
-            licence=_words(facts.get("licence")),
+            language=language_tag(string_or_empty(facts.get("language"))),
+            licence=string_or_empty(facts.get("licence")),
             metadata=short_facts(facts, used),
         )
         seen[key] += 1
@@ -146,7 +135,7 @@ def _places(record: dict[str, Any], options: InterleavedOptions) -> Iterator[tup
     digests = digests if isinstance(digests, list) and len(digests) == len(images) else [None] * len(images)
     for text, image, digest in zip(texts, images, digests):
         if isinstance(image, str):
-            yield None, image, _words(digest)
+            yield None, image, string_or_empty(digest)
         elif image is not None:
             raise MediaError(CANNOT_DECODE, f"an image that is a {type(image).__name__}")
         if isinstance(text, str):
@@ -167,8 +156,8 @@ def _mmc4(record: dict[str, Any]) -> Iterator[tuple[str | None, str, str]]:
         before.setdefault(place, []).append(info)
     for place, text in enumerate(record["text_list"]):
         for info in before.get(place, ()):
-            address = _words(info.get("image_name")) or _words(info.get("raw_url"))
-            yield None, address, _words(info.get("sha256"))
+            address = string_or_empty(info.get("image_name")) or string_or_empty(info.get("raw_url"))
+            yield None, address, string_or_empty(info.get("sha256"))
         if not isinstance(text, str):
             raise MediaError(CANNOT_DECODE, f"a text that is a {type(text).__name__}")
         yield text, "", ""
@@ -181,11 +170,3 @@ def _inner(value: Any) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
-
-
-def _digest(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _words(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -10,19 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from mmdata.catalog import QUALITY
 from pipelines.ingest.document import Document, Dropped, Part
-from pipelines.ingest.files import AUDIO, IMAGE, VIDEO, has_surrogate, unpacked
-from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, settings_of, uri_of
-from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError
+from pipelines.ingest.files import has_surrogate, unpacked
+from pipelines.ingest.folder import Folder, language_tag, settings_of, uri_of
+from pipelines.ingest.media import CANNOT_DECODE, EMPTY, Limits, MediaError
+from pipelines.ingest.records import bounded_lines, string_or_empty
 from pipelines.ingest.reference import References
+from pipelines.ingest.rows import leftovers_of, short_facts
 from pipelines.ingest.source import CommonOptions, Input
 
 _FILES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json.gz")
@@ -77,16 +78,8 @@ class JsonlSource:
         if not number:
             yield Dropped(self.name, uri_of(input.path), "ingest", EMPTY, "no lines")
 
-    def leftovers(self) -> list[Dropped]:
-        files = self.folder.of_suffix(_FILES)
-        media = [path for path in self.folder.files if path.lower().endswith((*IMAGE, *AUDIO, *VIDEO))]
-        claimed = set(files)
-        if media:  # only then do the records have to be read for what they refer to
-            for path in files:
-                for line in self._lines(path):
-                    claimed.update(self._referred(path, line) if isinstance(line, bytes) else ())
-        unreferred = frozenset(media)
-        return self.folder.leftovers(self.name, claimed, lambda path: UNREFERRED if path in unreferred else NO_SOURCE)
+    def leftovers(self, shown: Collection[str] | None = None) -> list[Dropped]:
+        return leftovers_of(self, self.folder.of_suffix(_FILES), shown)
 
     @property
     def _references(self) -> References:
@@ -99,16 +92,9 @@ class JsonlSource:
 
     def _lines(self, path: str) -> Iterator[bytes | MediaError]:
         """Lines one by one, so that a file larger than memory streams; a MediaError where reading ends early."""
-        most = self.limits.max_text_bytes
         try:
             with unpacked(self.folder.path(path), self.limits) as file:
-                while line := file.readline(most + 1):
-                    if len(line) <= most:
-                        yield line
-                        continue
-                    while not line.endswith(b"\n") and (line := file.readline(most)):
-                        pass
-                    yield MediaError(OVER_LIMIT, f"a line of more than {most:,} bytes (max_bytes / 16)")
+                yield from bounded_lines(file, self.limits)
         except MediaError as error:
             yield error
 
@@ -134,9 +120,9 @@ class JsonlSource:
                 key=key,
                 occurrence=seen[key],
                 fragment=f"L{number}",
-                language=language_tag(_words(record.get(options.lang))),
-                licence=_words(record.get(options.rights)),
-                created=_words(record.get(options.date)),
+                language=language_tag(string_or_empty(record.get(options.lang))),
+                licence=string_or_empty(record.get(options.rights)),
+                created=string_or_empty(record.get(options.date)),
                 metadata=self._metadata(record),
             )
         else:
@@ -150,9 +136,9 @@ class JsonlSource:
             for part in record[options.parts]:
                 kind = part.get("kind", "") if isinstance(part, dict) else ""
                 value = part.get("text" if kind == "text" else "path") if kind else None
-                yield kind, value, _words(part.get(options.sha256)) if kind else ""
+                yield kind, value, string_or_empty(part.get(options.sha256)) if kind else ""
             return
-        digest = _words(record.get(options.sha256))
+        digest = string_or_empty(record.get(options.sha256))
         fields = (("text", options.text), ("image", options.image), ("audio", options.audio), ("video", options.video))
         for kind, field in fields:
             if record.get(field) not in (None, "", []):
@@ -171,23 +157,7 @@ class JsonlSource:
         options = self._options
         used = {options.text, options.image, options.audio, options.video, options.parts, options.lang, options.rights}
         used.add(options.date)
-        return {
-            str(key): str(value)[:500]
-            for key, value in record.items()
-            if key not in used
-            and isinstance(value, str | int | float)
-            and not has_surrogate(f"{key}{value}")
-            and (not key.startswith(QUALITY) or _is_number(value))
-        }
-
-    def _referred(self, path: str, line: bytes) -> Iterator[str]:
-        record = _parse(line)
-        if isinstance(record, dict):
-            for kind, value, _ in self._values(record):
-                if kind in _MEDIA and isinstance(value, str):
-                    file = self._references.file(path, value)
-                    if file is not None:
-                        yield file
+        return short_facts(record, used)
 
 
 def _parse(line: bytes) -> dict[str, Any] | str:
@@ -201,11 +171,3 @@ def _parse(line: bytes) -> dict[str, Any] | str:
     if b"\\u" in line and has_surrogate(json.dumps(record, ensure_ascii=False)):
         return "lone surrogates in the text"
     return record
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _words(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -77,6 +77,17 @@ def one_line(error: BaseException, width: int = 200) -> str:
     return words[:width]
 
 
+def refused(error: Exception, what: str = "") -> MediaError:
+    """What a foreign parser raised on a file's bytes, as a verdict on them: parsers raise far more than they document
+    (LookupError, struct.error, AssertionError ...) when the bytes are hostile, so their callers catch all of it.
+
+    But a lack of memory is no verdict on the file that met it, and is raised: the build takes its inputs one by one.
+    """
+    if isinstance(error, MemoryError):
+        raise error
+    return MediaError(CANNOT_DECODE, f"{what}: {one_line(error)}" if what else one_line(error))
+
+
 @contextmanager
 def opened(medium: bytes | Path, limits: Limits) -> Iterator[BinaryIO]:
     """The medium as a seekable binary file, once its size is known to be within the limits and not zero."""

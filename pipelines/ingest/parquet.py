@@ -1,20 +1,22 @@
 """Parquet files: a row is a document, its columns by options; a file is read in ranges of row groups.
 
 A range is a stretch of bytes of the file, and has the row groups that begin in it: so a file is cut for the workers
-without being read. Equal rows are told apart by row group and occurrence. A row group is decoded in small batches.
+without being read. Equal rows without an id are told apart by range and occurrence, so rows keep their ids when others
+come before them in a file of one range (32 MB); in a larger one, where they stay in their range. A row group is decoded
+in small batches.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pipelines.ingest.document import Document, Dropped
 from pipelines.ingest.folder import Folder, settings_of, uri_of
-from pipelines.ingest.media import CANNOT_DECODE, EMPTY, Limits, MediaError, Meter, one_line, opened
+from pipelines.ingest.media import EMPTY, Limits, MediaError, Meter, opened, refused
 from pipelines.ingest.rows import RowOptions, Rows, leftovers_of
 from pipelines.ingest.source import Input
 
@@ -58,14 +60,14 @@ class ParquetSource:
         path, number = input.files[0], int(input.path.rpartition("#")[2])
         try:
             with opened(self.folder.path(path), self.limits) as file:
-                for group, found in table_groups(file, self.limits, number):
-                    rows = Rows(self.name, self.folder, self.limits, self._options, path, f"{group}:")
-                    yield from rows.documents(found)
+                lead = f"{number}:" if number else ""
+                rows = Rows(self.name, self.folder, self.limits, self._options, path, lead)
+                yield from rows.documents(range_rows(file, self.limits, number))
         except MediaError as error:
             yield Dropped(self.name, uri_of(path, f"range {number}"), "ingest", error.reason, error.detail)
 
-    def leftovers(self) -> list[Dropped]:
-        return leftovers_of(self, self.folder.of_suffix(_FILES))
+    def leftovers(self, shown: Collection[str] | None = None) -> list[Dropped]:
+        return leftovers_of(self, self.folder.of_suffix(_FILES), shown)
 
     @property
     def _options(self) -> RowOptions:
@@ -73,21 +75,20 @@ class ParquetSource:
         return self.folder.options
 
 
-def table_groups(file: Any, limits: Limits, number: int) -> Iterator[tuple[int, Iterator[tuple[str, Any]]]]:
-    """(row group, its rows as (fragment, row or why there is none)) of range `number`. Raises MediaError."""
+def range_rows(file: Any, limits: Limits, number: int) -> Iterator[tuple[str, Any]]:
+    """(fragment, row or why there is none) of the row groups of range `number`. Raises MediaError."""
     size = file.seek(0, os.SEEK_END)
     meter = Meter(limits.max_unpacked(size), f"unpacked of {size:,} (max_expansion)")
     table, groups = _open(file, size, number)
     for group in groups:
-        yield group, _rows(table, group, meter)
+        yield from _rows(table, group, meter)
 
 
 def table_rows(file: Any, limits: Limits) -> Iterator[tuple[str, Any]]:
-    """The rows of a whole file, as those of one of its groups are. Raises MediaError."""
+    """The rows of a whole file, as those of one of its ranges are. Raises MediaError."""
     size = file.seek(0, os.SEEK_END)
     for number in range(max(1, -(-size // _RANGE))):
-        for _, rows in table_groups(file, limits, number):
-            yield from rows
+        yield from range_rows(file, limits, number)
 
 
 def _open(file: Any, size: int, number: int) -> tuple[Any, list[int]]:
@@ -99,7 +100,7 @@ def _open(file: Any, size: int, number: int) -> tuple[Any, list[int]]:
         table = pq.ParquetFile(file, read_dictionary=_texts(pq.read_schema(file)))
         begins = [_begin(table.metadata.row_group(i)) for i in range(table.metadata.num_row_groups)]
     except Exception as error:  # ArrowException, OSError, ValueError, ... on broken files
-        raise MediaError(CANNOT_DECODE, one_line(error)) from None
+        raise refused(error) from None
     if not table.metadata.num_rows and not number:
         raise MediaError(EMPTY, "no rows")
     last = max(0, -(-size // _RANGE) - 1)  # an offset that lies must not lose its row group
@@ -148,8 +149,8 @@ def guarded(batches: Iterator[Any]) -> Iterator[Any]:
             batch = next(batches, None)
         except MediaError:
             raise
-        except Exception as error:  # ArrowException, OSError, ValueError, MemoryError ...
-            raise MediaError(CANNOT_DECODE, one_line(error)) from None
+        except Exception as error:  # ArrowException, OSError, ValueError ...
+            raise refused(error) from None
         if batch is None:
             return
         yield batch
@@ -166,7 +167,7 @@ def plain_rows(batch: Any) -> Iterator[Any]:
     for begin in range(0, batch.num_rows, _AT_ONCE):
         try:
             rows = batch.slice(begin, _AT_ONCE).to_pylist()
-        except Exception:
+        except Exception:  # as above; `_one_row` says what it was
             rows = [_one_row(batch, i) for i in range(begin, min(begin + _AT_ONCE, batch.num_rows))]
         yield from rows
 
@@ -183,4 +184,4 @@ def _one_row(batch: Any, number: int) -> Any:
             column.validate(full=True)
         return {name: column[0].as_py() for name, column in zip(batch.schema.names, columns)}
     except Exception as error:  # ArrowException, UnicodeDecodeError, OverflowError of dates ...
-        return MediaError(CANNOT_DECODE, one_line(error))
+        return refused(error)

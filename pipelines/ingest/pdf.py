@@ -17,7 +17,17 @@ from pydantic import Field
 from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import has_surrogate
 from pipelines.ingest.folder import Folder, settings_of, uri_of
-from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, Meter, one_line, opened
+from pipelines.ingest.media import (
+    CANNOT_DECODE,
+    EMPTY,
+    OVER_LIMIT,
+    Limits,
+    MediaError,
+    Meter,
+    one_line,
+    opened,
+    refused,
+)
 from pipelines.ingest.source import CommonOptions, Input
 
 _FILES = (".pdf",)
@@ -107,7 +117,7 @@ class PdfSource:
                     raise
                 yield Dropped(self.name, uri, "ingest", error.reason, error.detail)
             except Exception as error:  # PdfiumError, ValueError, OSError of pictures ...
-                yield Dropped(self.name, uri, "ingest", CANNOT_DECODE, one_line(error))
+                yield Dropped(self.name, uri, "ingest", CANNOT_DECODE, refused(error).detail)
         if len(pdf) > most:
             yield Dropped(self.name, uri_of(path), "ingest", OVER_LIMIT, f"{len(pdf):,} pages, max_pages is {most:,}")
 
@@ -164,7 +174,7 @@ class PdfSource:
                     raise
                 yield place, Dropped(self.name, f"{uri}&picture={number}", "ingest", error.reason, error.detail)
             except Exception as error:  # PdfiumError, and what pictures that lie on their size raise
-                detail = one_line(error)
+                detail = refused(error).detail
                 yield place, Dropped(self.name, f"{uri}&picture={number}", "ingest", CANNOT_DECODE, detail)
 
     def _check_size(self, width: float, height: float) -> None:
@@ -185,9 +195,11 @@ def _open(data: bytes) -> Any:
 
 def _facts(pdf: Any) -> dict[str, str]:
     """Title and author, where the file says them."""
+    import pypdfium2
+
     try:
         found = pdf.get_metadata_dict()
-    except Exception:
+    except (pypdfium2.PdfiumError, ValueError):  # ValueError: words that are no UTF-16
         return {}
     words = {key.lower(): " ".join(str(found.get(key) or "").split())[:500] for key in ("Title", "Author")}
     return {key: word for key, word in words.items() if word and not has_surrogate(word)}

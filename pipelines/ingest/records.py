@@ -1,15 +1,19 @@
-"""Records of JSON files one by one: a line each, or the elements of one list, streamed. For formats of JSON records."""
+"""Records of JSON files one by one: a line each, or the elements of one list, streamed; and what their formats have in
+common."""
 
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines.ingest.document import Document, Dropped
 from pipelines.ingest.files import has_surrogate, unpacked
-from pipelines.ingest.media import CANNOT_DECODE, OVER_LIMIT, Limits, MediaError, one_line
+from pipelines.ingest.folder import uri_of
+from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, one_line
 
 FILES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 
@@ -27,13 +31,53 @@ def json_records(path: Path, limits: Limits) -> Iterator[dict[str, Any] | MediaE
         yield from _elements(file, limits) if head.startswith(b"[") else _lines(file, limits)
 
 
-def _lines(file: Any, limits: Limits) -> Iterator[dict[str, Any] | MediaError]:
+def documents_of(
+    source: str, path: str, records: Iterable[Any], document: Callable[[str, Any], Iterator[Document | Dropped]]
+) -> Iterator[Document | Dropped]:
+    """What the records of a file come to, each by `document(number, record)`, which may raise MediaError; a ledger line
+    for each that is an error, or where the file breaks off."""
+    number = 0
+    try:
+        for number, record in enumerate(records, 1):
+            try:
+                if isinstance(record, MediaError):
+                    raise record
+                yield from document(str(number), record)
+            except MediaError as error:
+                yield Dropped(source, uri_of(path, str(number)), "ingest", error.reason, error.detail)
+    except MediaError as error:
+        yield Dropped(source, uri_of(path), "ingest", error.reason, error.detail)
+        return
+    if not number:
+        yield Dropped(source, uri_of(path), "ingest", EMPTY, "no records")
+
+
+def record_digest(record: Any) -> str:
+    """The key of a record that has no id."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def string_or_empty(value: Any) -> str:
+    """A field's text, "" where it is none."""
+    return value if isinstance(value, str) else ""
+
+
+def bounded_lines(file: Any, limits: Limits) -> Iterator[bytes | MediaError]:
+    """The lines of a file; of one that is too long, what is wrong."""
     most = limits.max_text_bytes
     while line := file.readline(most + 1):
-        if len(line) > most:
-            while not line.endswith(b"\n") and (line := file.readline(most)):
-                pass
-            yield MediaError(OVER_LIMIT, f"a line of more than {most:,} bytes (max_bytes / 16)")
+        if len(line) <= most:
+            yield line
+            continue
+        while not line.endswith(b"\n") and (line := file.readline(most)):
+            pass
+        yield MediaError(OVER_LIMIT, f"a line of more than {most:,} bytes (max_bytes / 16)")
+
+
+def _lines(file: Any, limits: Limits) -> Iterator[dict[str, Any] | MediaError]:
+    for line in bounded_lines(file, limits):
+        if isinstance(line, MediaError):
+            yield line
         elif line.strip():
             try:
                 yield _checked(json.loads(line))

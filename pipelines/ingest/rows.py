@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import has_surrogate, kind_of
 from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, Limits, MediaError, Meter
+from pipelines.ingest.records import string_or_empty
 from pipelines.ingest.reference import References, check_digest
 from pipelines.ingest.source import CommonOptions
 from pipelines.ingest.webdataset import captioned
@@ -48,7 +49,8 @@ class RowOptions(CommonOptions):
 
 @dataclass(frozen=True)
 class Rows:
-    """Makes the documents of one range of a file. `lead` tells equal rows of several ranges apart."""
+    """Makes the documents of one range of a file. `lead` tells equal rows of several ranges apart, where they have no
+    id."""
 
     source: str
     folder: Folder
@@ -72,7 +74,7 @@ class Rows:
         meter = Meter(self.limits.max_text_bytes, "in a record (max_bytes / 16)")
         for kind, column in self._columns(row):
             for value in _values(row[column]):
-                found = self._part(kind, value, uri, meter, _words(row.get(options.sha256)))
+                found = self._part(kind, value, uri, meter, string_or_empty(row.get(options.sha256)))
                 if isinstance(found, Dropped):
                     yield found
                 elif found is not None:
@@ -80,19 +82,19 @@ class Rows:
         if not parts:
             yield Dropped(self.source, uri, "ingest", EMPTY, f"no content in the columns {sorted(options.read)}")
             return
-        key = str(row[options.id]) if row.get(options.id) is not None else _digest(parts)
+        key = str(row[options.id]) if row.get(options.id) is not None else f"{self.lead}{_digest(parts)}"
         if any(row.get(column) for column in options.caption):
             parts = captioned(parts)
         yield self.folder.document(
             self.source,
             self.path,
             parts,
-            key=f"{self.lead}{key}",
+            key=key,
             occurrence=seen[key],
             fragment=fragment,
-            language=language_tag(_words(row.get(options.lang))),
-            licence=_words(row.get(options.rights)),
-            created=_words(row.get(options.date)),
+            language=language_tag(string_or_empty(row.get(options.lang))),
+            licence=string_or_empty(row.get(options.rights)),
+            created=string_or_empty(row.get(options.date)),
             metadata=short_facts(row, {*options.read, options.lang, options.rights, options.date}),
         )
         seen[key] += 1
@@ -125,16 +127,20 @@ class Rows:
             return Dropped(self.source, uri, "ingest", error.reason, error.detail)
 
 
-def leftovers_of(source: Any, files: list[str]) -> list[Dropped]:
+def leftovers_of(source: Any, files: list[str], shown: Collection[str] | None) -> list[Dropped]:
     """A line for each file that is none of these and that no document of `source` (a Source with a folder) shows."""
-    folder, claimed = source.folder, set(files)
+    folder = source.folder
     media = frozenset(path for path in folder.files if kind_of(path))
-    for input in source.inputs() if media else ():  # only then do the records have to be read for what they refer to
-        for found in source.read(input):
-            for part in found.parts if isinstance(found, Document) else ():
-                if part.path is not None:
-                    claimed.add(part.path.relative_to(folder.root).as_posix())
-    return folder.leftovers(source.name, claimed, lambda path: UNREFERRED if path in media else NO_SOURCE)
+    if shown is None:  # records are read only where there is something that they might refer to
+        shown = shown_by(source) if media else ()
+    return folder.leftovers(source.name, {*files, *shown}, lambda path: UNREFERRED if path in media else NO_SOURCE)
+
+
+def shown_by(source: Any) -> set[str]:
+    """The files under the root that the documents of `source` show, by reading them all."""
+    found = (one for input in source.inputs() for one in source.read(input) if isinstance(one, Document))
+    paths = (part.path for document in found for part in document.parts if part.path is not None)
+    return {path.relative_to(source.root).as_posix() for path in paths}
 
 
 def short_facts(record: Mapping[str, Any], used: set[str]) -> dict[str, str]:
@@ -177,7 +183,3 @@ def _digest(parts: list[Part]) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _words(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -3,12 +3,13 @@
 Contract:
 * `inputs()` lists what can be read, sorted, without reading contents: a build cuts the list into work units.
 * `read(input)` yields the input's documents and a `Dropped` for each record or part that cannot be one. It depends
-  on nothing but the input's files and the options, so any worker gives the same. It raises only for our own bugs.
+  on nothing but the input's files and the options, so any worker gives the same. It raises only for our own bugs, and
+  MemoryError: the build then takes one input at a time.
 * `leftovers()` has a line for each file under the root which no input reads and no document refers to.
 * So every file under the root is in a document, a part, or a `Dropped`.
 * Media are not decoded here; a part carries its path or its bytes.
 * A class whose documents name files that are not in `Input.files` says `follows = True`: it is read again when files
-  come or go.
+  come or go, and its `leftovers(shown)` is told which files documents show, so that nothing is read for it.
 """
 
 from __future__ import annotations

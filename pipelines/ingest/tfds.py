@@ -8,7 +8,7 @@ inside a sequence, is a ledger line: TFDS reads those only with TensorFlow, or o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.ingest.document import Document, Dropped
 from pipelines.ingest.folder import Folder, settings_of, uri_of
-from pipelines.ingest.media import CANNOT_DECODE, Limits, MediaError, one_line
+from pipelines.ingest.media import CANNOT_DECODE, Limits, MediaError, refused
 from pipelines.ingest.rows import RowOptions, Rows, leftovers_of
 from pipelines.ingest.source import Input
 
@@ -37,6 +37,7 @@ class TfdsSource:
     folder: Folder
     limits: Limits
     Options: ClassVar = TfdsOptions
+    follows: ClassVar = True
 
     @property
     def root(self) -> Path:
@@ -61,11 +62,11 @@ class TfdsSource:
         except MediaError as error:
             yield Dropped(self.name, uri_of(path), "ingest", error.reason, error.detail)
 
-    def leftovers(self) -> list[Dropped]:
+    def leftovers(self, shown: Collection[str] | None = None) -> list[Dropped]:
         own = {file for input in self.inputs() for file in input.files}
         # what TFDS writes beside the shards, and no record is in
         own |= {p for p in self.folder.files if re.search(r"(^|/)(label|[\w.]*)\.labels\.txt$|(^|/)metadata\.json$", p)}
-        return leftovers_of(self, sorted(own))
+        return leftovers_of(self, sorted(own), shown)
 
     def _open(self, path: str) -> tuple[RowOptions, _Records]:
         """The columns as the features name them, and the records of a shard. Raises MediaError."""
@@ -90,7 +91,7 @@ class TfdsSource:
         except MediaError:
             raise
         except Exception as error:  # AssertionError, KeyError, ValueError, RuntimeError ... of files that do not fit
-            raise MediaError(CANNOT_DECODE, one_line(error)) from None
+            raise refused(error) from None
         classes = {
             column: list(feature.names)
             for column, feature in features.items()
@@ -126,7 +127,7 @@ def _safely(records: _Records) -> Iterator[tuple[str, Any]]:
         try:
             row: Any = records[number]
         except Exception as error:  # what ArrayRecord, the proto parser and the features raise on broken records
-            row = MediaError(CANNOT_DECODE, one_line(error))
+            row = refused(error)
         yield str(number), row
 
 

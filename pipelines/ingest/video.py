@@ -20,7 +20,7 @@ from pipelines.ingest.decode_video import probe
 from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import VIDEO, read_text, stem
 from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, settings_of, uri_of
-from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, one_line
+from pipelines.ingest.media import EMPTY, OVER_LIMIT, Limits, MediaError, refused
 from pipelines.ingest.source import CommonOptions, Input
 
 _SUBTITLES = (".srt", ".vtt", ".ass", ".ssa")
@@ -128,7 +128,7 @@ def parse_subtitles(text: str, uri: str, language: str = "") -> list[Part]:
         cues = pysubs2.SSAFile.from_string(text)
     # pysubs2's parsers raise ValueError, IndexError, KeyError, ... besides its own errors
     except Exception as error:
-        raise MediaError(CANNOT_DECODE, one_line(error)) from None
+        raise refused(error) from None
     if len(cues) > _MOST_CUES:
         raise MediaError(OVER_LIMIT, f"{len(cues):,} cues, the most is {_MOST_CUES:,}")
     parts = []

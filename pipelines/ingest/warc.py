@@ -20,7 +20,7 @@ from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import REMOTE, data_address, decode_text, unpacked
 from pipelines.ingest.folder import NO_SOURCE, Folder, settings_of, uri_of
 from pipelines.ingest.html import Media, are_selectors, declared_language, page_parts, parse_page, title_of
-from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, one_line
+from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, refused
 from pipelines.ingest.source import CommonOptions, Input
 
 _FILES = (".warc", ".warc.gz")
@@ -115,7 +115,7 @@ class WarcSource:
                 raise
             # warcio raises its own errors, EOFError, zlib.error, ValueError ... on broken files.
             except Exception as error:
-                raise MediaError(CANNOT_DECODE, f"not a WARC file: {one_line(error)}") from None
+                raise refused(error, "not a WARC file") from None
 
     def _document(self, path: str, answer: _Answer, seen: Counter[str]) -> Iterator[Document | Dropped]:
         """The document of an answer. Raises MediaError."""
@@ -186,7 +186,7 @@ class _AsItComes:
                 if self._header > _MOST_HEADER:
                     raise MediaError(OVER_LIMIT, f"a header of more than {_MOST_HEADER:,} bytes")
             return data
-        except Exception as error:
+        except Exception as error:  # warcio takes some errors for its own affair: kept, and raised where it has ended
             self.error = error
             return b""
 

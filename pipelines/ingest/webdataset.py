@@ -21,7 +21,8 @@ from pydantic import Field
 from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import decode_text, has_surrogate, kind_of, unpacked
 from pipelines.ingest.folder import NO_SOURCE, OUTSIDE, Folder, language_tag, settings_of, uri_of
-from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, one_line
+from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, one_line, refused
+from pipelines.ingest.records import string_or_empty
 from pipelines.ingest.source import CommonOptions, Input
 
 _FILES = (".tar", ".tar.gz", ".tgz")
@@ -112,9 +113,9 @@ class TarSource:
             key=key,
             occurrence=occurrence,
             fragment=key,
-            language=language_tag(_words(facts.get(options.lang))),
-            licence=_words(facts.get(options.rights)),
-            created=_words(facts.get(options.date)),
+            language=language_tag(string_or_empty(facts.get(options.lang))),
+            licence=string_or_empty(facts.get(options.rights)),
+            created=string_or_empty(facts.get(options.date)),
             metadata={
                 k: str(v)[:500]
                 for k, v in facts.items()
@@ -150,7 +151,7 @@ def members(path: Path, limits: Limits) -> Iterator[tuple[str, bytes | MediaErro
             raise
         # tarfile raises its own errors, and OSError, ValueError, RecursionError ... on broken headers.
         except Exception as error:
-            raise MediaError(CANNOT_DECODE, f"not a tar archive: {one_line(error)}") from None
+            raise refused(error, "not a tar archive") from None
         if len(watched.last) != _BLOCK or watched.last.strip(b"\0"):
             raise MediaError(CANNOT_DECODE, "the archive breaks off: a damaged header, or no mark of its end")
 
@@ -237,7 +238,3 @@ def _facts(data: bytes) -> dict[str, Any]:
     if b"\\u" in data and has_surrogate(json.dumps(facts, ensure_ascii=False)):
         raise MediaError(CANNOT_DECODE, "lone surrogates in the text")
     return facts
-
-
-def _words(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -256,7 +256,8 @@ def test_dry_run_and_explain_write_nothing(media: Path, tmp_path: Path) -> None:
     report = build(toy_recipe(media), out, 1, dry_run=True, load=load_toy)
     assert report.dry_run and report.sources[0].inputs == 30 and report.sources[0].input_bytes > 1000
     report = build(toy_recipe(media), out, 1, explain=True, load=load_toy)
-    assert {(s.stage, s.stale > 0) for s in report.stages} == {("ingest", True)}
+    assert {row.why.split(";")[0] for row in report.stages if row.units} == {"not done yet"}
+    assert all(row.stale == row.units and not row.maybe for row in report.stages)
     assert not out.exists()
 
 
@@ -287,7 +288,7 @@ def test_the_folder_of_another_recipe_is_refused_naming_the_first_difference(
 def test_wrong_wishes_are_named(media: Path, tmp_path: Path) -> None:
     for how, message in [
         ({"workers": -1}, "--workers -1"),
-        ({"executor": "spark"}, "no executor 'spark'"),
+        ({"executor": "rai"}, "no executor 'rai'; did you mean 'ray'"),
     ]:
         with pytest.raises(UserError, match=message):
             build(toy_recipe(media), tmp_path / "out", load=load_toy, **how)  # type: ignore[arg-type]

@@ -20,6 +20,9 @@ from pipelines.build.engine import build
 from pipelines.build.executor import Task
 from pipelines.build.ledger import read_ledger
 from pipelines.build.ray_executor import NodeSettings, RayExecutor, run_on_node
+from tests.pipelines.dedup.test_decontaminate import plant as plant_evaluation
+from tests.pipelines.dedup.test_dedup_build import ALL, copy_picture, plant
+from tests.pipelines.fit.test_exclude import speak
 
 
 def settings(folder: Path, platform: dict[str, str] | None = None) -> NodeSettings:
@@ -75,6 +78,45 @@ def processes(words: str) -> list[int]:
 
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.slow
+def test_rules_evaluation_data_and_duplicates_come_to_the_same_on_a_cluster(cluster: Any, tmp_path: Path) -> None:
+    """Before the test that takes a node away: one worker here, two nodes there."""
+    media = tmp_path / "media"
+    plant(media)
+    plant_evaluation(media)
+    (media / "text" / "curly.txt").write_text("A text with a {curly} bracket.", "utf-8")
+    copy_picture(media / "pictures" / "1.png", media / "pictures" / "again.jpg")
+    speak(media / "speech" / "again.wav", 11, rate=22_050, gain=0.2)
+    for kind in ("pictures", "speech"):
+        (media / kind / "again.txt").write_text("words on 1", "utf-8")
+    changes: dict[str, Any] = {
+        "dedup": ALL,
+        "decontaminate": {"against": ["eval"]},
+        "curate": {"rules": ["c4"], "c4": {"min_sentences": 1, "min_line_words": 1, "require_end_mark": False}},
+    }
+    here = build(toy_recipe(media, **changes), tmp_path / "local", 1, progress=False, load=load_toy)
+    there = build(toy_recipe(media, **changes), tmp_path / "ray", executor="ray", progress=False, load=load_toy)
+    assert tree(tmp_path / "ray") == tree(tmp_path / "local")  # the ledger too: reasons, and which was kept
+    assert (
+        there.dropped == here.dropped
+        and {
+            "exact duplicate",
+            "near duplicate of text",
+            "near duplicate of image",
+            "near duplicate of audio",
+            "text of evaluation data",
+            "image of evaluation data",
+            "audio of evaluation data",
+            "c4: curly bracket",
+        }
+        <= here.dropped.keys()
+    )
+    other = changes | {"dedup": {**ALL, "near": "group"}}  # clusters are in the samples and decide their splits
+    build(toy_recipe(media, **other), tmp_path / "local", 2, progress=False, load=load_toy)
+    build(toy_recipe(media, **other), tmp_path / "ray", executor="ray", progress=False, load=load_toy)
+    assert tree(tmp_path / "ray") == tree(tmp_path / "local")
 
 
 @pytest.mark.slow

@@ -119,5 +119,13 @@ def test_a_sound_meets_its_noisy_shifted_copy_and_no_other() -> None:
     copy[8] ^= np.packbits(noise, axis=1).view(">u4").ravel().astype(np.uint32)
     bits[31] = copy
     seconds[31] = seconds[7]
-    found = [(a.tolist(), b.tolist()) for a, b in sound_pairs(bits, frames, seconds, 0.25)]
+    found = [(a.tolist(), b.tolist()) for a, b in sound_pairs(bits, frames, seconds, 0.25) if len(a)]
     assert found and all(pair == ([7], [31]) for pair in found)
+
+
+def test_it_says_that_it_goes_on_where_nothing_is_near() -> None:
+    """All share a piece of their bits and none is near another: long work without a pair."""
+    hashes = np.random.default_rng(0).integers(0, 1 << 32, 500, np.uint64) << np.uint64(32)
+    told: list[int] = []
+    labels = connected_hashes(hashes, 1, lambda: told.append(1))
+    assert len(told) > 400 and labels.tolist() == list(range(500))

@@ -179,10 +179,13 @@ def test_turning_it_on_runs_no_unit_whose_verdicts_stay(planted: Path, tmp_path:
 def test_explain_says_that_what_comes_after_waits(planted: Path, tmp_path: Path) -> None:
     run(planted, tmp_path / "out", dedup={})
     report = build(recipe(planted), tmp_path / "out", explain=True, load=load_toy)
-    assert [row.stage for row in report.stages if row.stale] == ["sign"] * 4 + ["dedup"]
+    assert [row.stage for row in report.stages if row.stale] == ["sign"] * 4 + ["dedup"] + ["finish"] * 4
+    assert {row.stage for row in report.stages if row.maybe} == {"encode", "shuffle", "write"}
     run(planted, tmp_path / "out")
     report = build(recipe(planted, {**ALL, "image_bits": 3}), tmp_path / "out", explain=True, load=load_toy)
-    assert [(row.stage, row.source) for row in report.stages if row.stale] == [("dedup", "all sources")]
+    stale = [(row.stage, row.source, row.why) for row in report.stages if row.stale]
+    assert stale[0] == ("dedup", "all sources", "dedup.image_bits changed")
+    assert {(stage, why) for stage, _, why in stale[1:]} == {("finish", "the manifest's dedup changed")}
 
 
 def test_films_with_the_same_frames_are_one(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sources behind a URL: on fsspec's store in memory, and on a real S3-compatible server."""
+"""Sources behind a URL: on fsspec's store in memory, and on real servers of the APIs of S3 and of Google's storage."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from toy_media import read_all, texts, write
 from mmdata.errors import UserError
 from pipelines.ingest.fetched import fetched
 from pipelines.ingest.sources import open_source
+from tests.mmdata.gcs_server import serving_gcs
 from tests.mmdata.object_store import ENVIRONMENT, serving
 
 FILES = {"web/2024-1/a.txt": "one", "web/2024-2/b.txt": "two", "web/2023-1/c.txt": "three", "web/2024-2/d.md": "four"}
@@ -69,3 +70,23 @@ def test_patterns_work_on_a_real_server(tmp_path, monkeypatch):
         store.forget()
         assert words(f"{url}/web/2024-*/*.txt", tmp_path / "cache") == ["one", "two"]
         assert not store.gets_of("a.txt"), "nothing had changed"
+
+
+def test_patterns_work_on_google_storage(tmp_path, monkeypatch):
+    with serving_gcs(monkeypatch) as bucket:
+        files = fsspec.url_to_fs(bucket)[0]
+        for name, text in FILES.items():
+            files.pipe(f"{bucket}/some/{name}", text.encode())
+        cache = tmp_path / "cache"
+        assert words(f"{bucket}/some/web/2024-*/*.txt", cache) == ["one", "two"]
+        assert words(f"{bucket}/some/web/**/*.md", cache) == ["four"]
+        assert words(f"{bucket}/some/web/2024-1/a.txt", cache) == ["one"]
+        assert words(f"{bucket}/some/web", cache) == ["three", "one", "two", "four"]
+        before = {path: path.stat().st_mtime_ns for path in cache.rglob("a.txt")}
+        files.pipe(f"{bucket}/some/web/2024-2/b.txt", b"2nd")  # of the same size
+        files.pipe(f"{bucket}/some/web/2024-3/e.txt", b"five")
+        files.rm(f"{bucket}/some/web/2023-1/c.txt")
+        assert words(f"{bucket}/some/web", cache) == ["one", "2nd", "four", "five"]
+        assert before and all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
+        with pytest.raises(UserError, match="there is nothing at gs://"):
+            fetched("t", f"{bucket}/some/web/*.html", cache)

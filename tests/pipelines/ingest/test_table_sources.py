@@ -161,3 +161,30 @@ def test_the_packed_tables_of_the_corpus_give_their_samples(corpus):
     assert len(documents) == 1500 + 12 and not dropped
     pictures = [d for d in documents if any(p.kind == "image" for p in d.parts)]
     assert len(pictures) == 12 and all(isinstance(d, Document) and len(d.parts) == 2 for d in pictures)
+
+
+def test_a_lack_of_memory_is_no_verdict_on_a_file(tmp_path, monkeypatch):
+    """The build takes its inputs one by one then; pyarrow's own error is a MemoryError too."""
+    write(tmp_path, {"a.parquet": parquet({"text": ["a"]})})
+
+    def short(*args, **options):
+        raise pa.ArrowMemoryError("malloc of size 64 failed")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile", short)
+    with pytest.raises(MemoryError):
+        read_all(open_source("t", "parquet", tmp_path))
+
+
+def test_rows_keep_their_ids_when_others_come_before_them(tmp_path):
+    """By content and occurrence in a range, whatever the row groups; by the id alone where there is one."""
+
+    def ids(name, rows, options=None, **columns):
+        table = parquet({"text": rows, **columns}, row_group_size=2)
+        write(tmp_path / name, {"a.parquet": table})
+        return [d.id for d in read_all(open_source("t", "parquet", tmp_path / name, options or {}))[0]]
+
+    before = ids("before", ["a", "b", "a", "c"])
+    assert len(set(before)) == 4 and ids("after", ["x", "a", "b", "y", "a", "c"])[1:3] == before[:2]
+    assert set(ids("again", ["x", "a", "b", "y", "a", "c"])) > set(before)
+    named = ids("named", ["a", "b", "c"], {"id": "n"}, n=[1, 2, 3])
+    assert ids("renamed", ["x", "other words", "b", "c"], {"id": "n"}, n=[0, 1, 2, 3])[1:] == named
