@@ -115,8 +115,10 @@ def test_keys_of_later_versions_leave_older_settings_as_they_were(tmp_path: Path
     }  # fmt: skip
     assert settings["video"] == {"fps": 1.0, "max_frames": 16, "tokens": 64}
     resizing = {kind: recipe.resizing(kind, 16) for kind in ("image", "video")}
-    words = media_words(MediaSettings(recipe.image, recipe.video, 16_000, resizing, limits_of(recipe)))
-    assert sorted(words) == ["image", "limits", "multiple", "sample_rate_hz", "video"] and words["multiple"] == 16
+    media = MediaSettings(recipe.image, recipe.video, 16_000, resizing, limits_of(recipe))
+    words = media_words(media, {"image", "audio", "video"})
+    assert words["multiple"] == words["video_multiple"] == 16
+    assert sorted(media_words(media, {"audio", "text"})) == ["limits", "sample_rate_hz"]
     assert (words["image"], words["video"]) == (settings["image"], settings["video"])
     soft = load_recipe(write(tmp_path, SOFT + "[image]\nmultiple = 28\n"))
     assert recipe_settings(soft, {})["image"] == {**settings["image"], "multiple": 28}
