@@ -23,6 +23,7 @@ from pipelines.curate.gopher_repetition import gopher_repetition
 from pipelines.curate.language import identify, language
 from pipelines.curate.measure import Measure, at_least
 from pipelines.curate.personal import mask
+from pipelines.curate.quality import quality
 from pipelines.curate.settings import Curate, Curation, rules_for
 from pipelines.curate.words import Text, main_language
 from pipelines.ingest.document import Document, Part
@@ -178,6 +179,12 @@ def _picture(part: Part, rules: pictures.Pictures, limits: Limits) -> Iterator[M
         yield from pictures.picture(format, width, height, rules)
 
 
+def _quality(work: _Work) -> Iterator[Measure]:
+    rules = work.rules.quality
+    if work.text is not None:
+        yield from quality(work.text, work.curation.classifier(rules.classifier), rules, work.document.uri)
+
+
 def _personal(work: _Work) -> Iterator[Measure]:
     for place, part in work.parts.items():
         if part.text is not None:
@@ -203,6 +210,7 @@ _STEPS: dict[str, Callable[[_Work], Iterator[Measure]]] = {
     "c4": _c4,
     "fineweb": _of_text("fineweb", fineweb),
     "pictures": _pictures,
+    "quality": _quality,
     "personal": _personal,
 }
 

@@ -25,6 +25,7 @@ from pipelines.curate.language import Language
 from pipelines.curate.lists import Lists, read_list
 from pipelines.curate.personal import Personal
 from pipelines.curate.pictures import Pictures
+from pipelines.curate.quality import Named, Quality, named
 from pipelines.curate.table import Table
 
 VERSION = 1  # raise it when the code of a rule changes what it says
@@ -32,7 +33,7 @@ _OF_LISTS = ("words", "hosts")
 
 # In the order in which they are applied.
 Family = Literal[
-    "lists", "language", "gopher_repetition", "gopher_quality", "c4", "fineweb", "pictures", "personal"
+    "lists", "language", "gopher_repetition", "gopher_quality", "c4", "fineweb", "pictures", "quality", "personal"
 ]  # fmt: skip
 
 
@@ -52,6 +53,7 @@ class Curate(Table):
     c4: C4 = C4()
     fineweb: FineWeb = FineWeb()
     pictures: Pictures = Pictures()
+    quality: Quality = Quality()
     personal: Personal = Personal()
     languages: dict[str, dict[str, Any]] = Field(
         default={},
@@ -65,10 +67,15 @@ class Curation:
 
     table: str  # canonical JSON of a Curate
     lists: tuple[tuple[str, Path, str], ...] = ()  # ("words" or "hosts", file, its sha256)
+    classifiers: tuple[tuple[str, Named], ...] = ()  # as the table names them
 
     @property
     def rules(self) -> Curate:
         return _parsed(self.table)
+
+    def classifier(self, name: str) -> Named:
+        """The one that the table, or a language's, names so."""
+        return dict(self.classifiers)[name]
 
     def settings(self) -> dict[str, Any]:
         """What decides the verdicts, and no path: the families that are on, with all their numbers."""
@@ -77,6 +84,10 @@ class Curation:
         words |= {name: getattr(rules, name).model_dump(mode="json") for name in rules.rules}
         if over := {tag: tables for tag, tables in _overrides(rules).items() if tables}:
             words["languages"] = over
+        for table in [words, *over.values()]:
+            if "classifier" in table.get("quality", {}):
+                name = table["quality"]["classifier"]
+                table["quality"] = {**table["quality"], "classifier": self.classifier(name).words()}
         if "lists" in rules.rules:
             for kind in _OF_LISTS:
                 words["lists"][kind] = [digest for its, _, digest in self.lists if its == kind]
@@ -88,7 +99,7 @@ class Curation:
 def curation_of(curate: Curate, own: dict[str, Any], folder: Path, where: str) -> Curation | None:
     """The rules of a source with `own` keys over those of the recipe in `folder`; None where no family is on.
 
-    UserError names an unknown key and the nearest known one, or a list that cannot be read.
+    UserError names an unknown key and the nearest known one, or a list or classifier that cannot be read.
     """
     rules = laid_over(curate, own, where)
     if not rules.rules:
@@ -98,7 +109,8 @@ def curation_of(curate: Curate, own: dict[str, Any], folder: Path, where: str) -
         for name in getattr(rules.lists, kind):
             path = (folder / expand(name, f"{where}.lists.{kind}")).resolve()
             files.append((kind, path, _digest(read_list(path))))
-    return Curation(json.dumps(rules.model_dump(mode="json", exclude_unset=True), sort_keys=True), tuple(files))
+    found = tuple((name, named(name, folder, f"{where}.quality.classifier")) for name in _classifiers(rules))
+    return Curation(json.dumps(rules.model_dump(mode="json", exclude_unset=True), sort_keys=True), tuple(files), found)
 
 
 def laid_over(curate: Curate, own: dict[str, Any], where: str) -> Curate:
@@ -125,6 +137,14 @@ def _overrides(rules: Curate) -> dict[str, dict[str, Any]]:
         tag: {name: value for name, value in tables.items() if name in rules.rules}
         for tag, tables in rules.languages.items()
     }
+
+
+def _classifiers(rules: Curate) -> list[str]:
+    """Those that the rules name, and those of languages; none where the family is off."""
+    if "quality" not in rules.rules:
+        return []
+    of_languages = (tables.get("quality", {}).get("classifier") for tables in rules.languages.values())
+    return list(dict.fromkeys([rules.quality.classifier, *filter(None, of_languages)]))
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
