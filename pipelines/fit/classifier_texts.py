@@ -35,7 +35,7 @@ class ClassifierDataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     name: str = Field(pattern=NAME)
-    label: Literal["good", "bad"]
+    label: Literal["good", "bad"]  # of all its texts
     paths: list[str] = Field(min_length=1)  # folders or files, relative to the config file; ${VARIABLE} is expanded
     include: list[str] = Field(["**/*"], min_length=1)
     leave_out: list[str] = []  # globs of files that `include` takes and that are not of this label
