@@ -153,6 +153,15 @@ def fit_jpeg(config: Config, out: Out = None, exclude: Excludes = None) -> None:
     _say(False, _asked(run, config, out, exclude=exclude or []))
 
 
+@fit_app.command("classifier")
+def fit_classifier(config: Config, out: Out = None, exclude: ExcludedTexts = None) -> None:
+    """Fit a quality classifier for [curate.quality] from folders of good and of bad texts."""
+    from pipelines.fit.classifier import fit_classifier as run
+    from pipelines.fit.classifier_figures import print_classifier
+
+    print_classifier(_asked(run, config, out, exclude=exclude or []))
+
+
 @evaluate_app.command("image")
 def evaluate_image(
     codec: Annotated[

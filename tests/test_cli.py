@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from pipelines import cli
 
 COMMANDS = (
-    "build", "fit", "fit image", "fit audio", "fit jpeg", "fit text", "evaluate", "evaluate image", "evaluate audio",
-    "evaluate text", "recode", "stats", "show", "verify", "layout", "layout list", "layout show", "plan",
-    "explain", "train", "sample", "ablate", "decontaminate",
+    "build", "fit", "fit image", "fit audio", "fit jpeg", "fit text", "fit classifier", "evaluate", "evaluate image",
+    "evaluate audio", "evaluate text", "recode", "stats", "show", "verify", "layout", "layout list", "layout show",
+    "plan", "explain", "train", "sample", "ablate", "decontaminate",
 )  # fmt: skip
 
 Say = Callable[..., tuple[int, str]]
@@ -101,12 +101,12 @@ def test_help_says_what_a_command_does(command: str) -> None:
         assert f"mmdata {command}".split()[-1] in answer.output
 
 
-@pytest.mark.parametrize("kind", ["image", "audio", "text", "jpeg"])
+@pytest.mark.parametrize("kind", ["image", "audio", "text", "jpeg", "classifier"])
 def test_every_option_of_a_fit_has_help_that_is_true_of_it(kind: str) -> None:
     fit = typer.main.get_command(cli.app).commands["fit"].commands[kind]  # type: ignore[attr-defined]
     said = {option.name: option.help for option in fit.params if option.name != "help"}
     assert set(said) == {"config", "out", "exclude"} and all(said.values())
-    assert ("near copies" in said["exclude"]) == (kind != "text")
+    assert ("near copies" in said["exclude"]) == (kind not in ("text", "classifier"))
 
 
 def test_the_command_starts_quickly_and_knows_its_version() -> None:

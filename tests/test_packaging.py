@@ -53,6 +53,15 @@ def test_layouts_weights_cards_and_pages_are_in_the_wheel(wheel: zipfile.ZipFile
             assert f"tokenizer/weights/{name}" in found, f"{name} is missing: every codec ships with its card"
 
 
+def test_classifiers_are_in_the_wheel_with_their_cards(wheel: zipfile.ZipFile, root: Path) -> None:
+    weights = list((root / "pipelines/curate/weights").glob("*.safetensors"))
+    assert "quality-en-1.safetensors" in {path.name for path in weights}
+    for path in weights:
+        assert path.stat().st_size < 1_500_000
+        for ending in (".safetensors", ".md", ".json"):
+            assert f"pipelines/curate/weights/{path.stem}{ending}" in wheel.namelist()
+
+
 def test_the_command_is_mmdata(wheel: zipfile.ZipFile) -> None:
     entry = next(name for name in wheel.namelist() if name.endswith("/entry_points.txt"))
     points = configparser.ConfigParser()

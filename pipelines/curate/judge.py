@@ -25,6 +25,7 @@ from pipelines.curate.measure import Measure, at_least
 from pipelines.curate.media_steps import answered
 from pipelines.curate.obelics import LISTS, obelics_document, obelics_paragraph, obelics_perplexity, open_words
 from pipelines.curate.personal import mask
+from pipelines.curate.quality import quality
 from pipelines.curate.settings import Curation
 from pipelines.curate.words import Text
 from pipelines.curate.work import Judged, Work
@@ -103,6 +104,12 @@ def _obelics(work: Work) -> Iterator[Measure]:
             yield from answered("obelics", obelics_perplexity(work.text, hook, rules))
 
 
+def _quality(work: Work) -> Iterator[Measure]:
+    rules = work.rules.quality
+    if work.text is not None:
+        yield from answered("quality", quality(work.text, work.curation.classifier(rules.classifier), rules))
+
+
 def _personal(work: Work) -> Iterator[Measure]:
     for place, part in work.parts.items():
         if part.text is not None:
@@ -130,6 +137,7 @@ _STEPS: dict[str, Callable[[Work], Iterator[Measure]]] = {
     "obelics": _obelics,
     "pictures": media_steps.pictures_step,
     "picture_copies": media_steps.copies_step,
+    "quality": _quality,
     "safe_pictures": media_steps.safe_step,
     "similarity": media_steps.similarity_step,
     "speech": media_steps.speech_step,

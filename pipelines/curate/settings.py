@@ -30,6 +30,7 @@ from pipelines.curate.obelics import LISTS, MODELS, PERPLEXITIES, Obelics
 from pipelines.curate.personal import Personal
 from pipelines.curate.picture_copies import PictureCopies
 from pipelines.curate.pictures import Pictures
+from pipelines.curate.quality import Named, Quality, named
 from pipelines.curate.safe_pictures import CLASSIFIERS, SafePictures
 from pipelines.curate.similarity import Similarity
 from pipelines.curate.speech import QUALITIES, VOICES, Speech
@@ -50,7 +51,7 @@ _NEEDED = ("classifier", "scorer")  # of these keys: where the family is on, the
 # In the order in which they are applied.
 Family = Literal[
     "lists", "language", "gopher_repetition", "gopher_quality", "c4", "fineweb", "obelics", "pictures",
-    "picture_copies", "safe_pictures", "similarity", "speech", "personal",
+    "picture_copies", "quality", "safe_pictures", "similarity", "speech", "personal",
 ]  # fmt: skip
 
 
@@ -72,6 +73,7 @@ class Curate(Table):
     obelics: Obelics = Obelics()
     pictures: Pictures = Pictures()
     picture_copies: PictureCopies = PictureCopies()
+    quality: Quality = Quality()
     safe_pictures: SafePictures = SafePictures()
     similarity: Similarity = Similarity()
     speech: Speech = Speech()
@@ -90,6 +92,7 @@ class Curation:
     lists: tuple[tuple[str, Path, str], ...] = ()  # ("words" or "hosts", file, its sha256)
     files: tuple[tuple[str, Path, str], ...] = ()  # of [curate.obelics]: (as the recipe writes it, file, its sha256)
     folder: Path = Path()  # of the recipe: hooks are looked for in it
+    classifiers: tuple[tuple[str, Named], ...] = ()  # as the table names them
 
     @property
     def rules(self) -> Curate:
@@ -99,6 +102,10 @@ class Curation:
         """The file that [curate.obelics] names."""
         return next(path for its, path, _ in self.files if its == name)
 
+    def classifier(self, name: str) -> Named:
+        """The one that the table, or a language's, names so."""
+        return dict(self.classifiers)[name]
+
     def settings(self) -> dict[str, Any]:
         """What decides the verdicts, and no path: the families that are on, with all their numbers."""
         rules = self.rules
@@ -106,6 +113,10 @@ class Curation:
         words |= {name: getattr(rules, name).model_dump(mode="json") for name in rules.rules}
         if over := {tag: tables for tag, tables in _overrides(rules).items() if tables}:
             words["languages"] = over
+        for table in [words, *over.values()]:
+            if "classifier" in table.get("quality", {}):
+                name = table["quality"]["classifier"]
+                table["quality"] = {**table["quality"], "classifier": self.classifier(name).words()}
         if "lists" in rules.rules:
             for kind in _OF_LISTS:
                 words["lists"][kind] = [digest for its, _, digest in self.lists if its == kind]
@@ -130,7 +141,7 @@ class Curation:
 def curation_of(curate: Curate, own: dict[str, Any], folder: Path, where: str) -> Curation | None:
     """The rules of a source with `own` keys over those of the recipe in `folder`; None where no family is on.
 
-    UserError names an unknown key and the nearest known one, or a list that cannot be read.
+    UserError names an unknown key and the nearest known one, or a list or classifier that cannot be read.
     """
     rules = laid_over(curate, own, where)
     if not rules.rules:
@@ -141,12 +152,13 @@ def curation_of(curate: Curate, own: dict[str, Any], folder: Path, where: str) -
             path = (folder / expand(name, f"{where}.lists.{kind}")).resolve()
             files.append((kind, path, _digest(read_list(path))))
     table = json.dumps(rules.model_dump(mode="json", exclude_unset=True), sort_keys=True)
-    named: dict[str, tuple[Path, str]] = {}
+    found: dict[str, tuple[Path, str]] = {}
     for variant in _variants(rules):
         _check_hooks(variant, folder, where)
         if "obelics" in rules.rules:
-            named |= _files(variant.obelics, folder, f"{where}.obelics")
-    return Curation(table, tuple(files), tuple((name, *found) for name, found in named.items()), folder)
+            found |= _files(variant.obelics, folder, f"{where}.obelics")
+    classifiers = tuple((name, named(name, folder, f"{where}.quality.classifier")) for name in _classifiers(rules))
+    return Curation(table, tuple(files), tuple((name, *file) for name, file in found.items()), folder, classifiers)
 
 
 def laid_over(curate: Curate, own: dict[str, Any], where: str) -> Curate:
@@ -214,6 +226,14 @@ def _overrides(rules: Curate) -> dict[str, dict[str, Any]]:
         tag: {name: value for name, value in tables.items() if name in rules.rules}
         for tag, tables in rules.languages.items()
     }
+
+
+def _classifiers(rules: Curate) -> list[str]:
+    """Those that the rules name, and those of languages; none where the family is off."""
+    if "quality" not in rules.rules:
+        return []
+    of_languages = (tables.get("quality", {}).get("classifier") for tables in rules.languages.values())
+    return list(dict.fromkeys([rules.quality.classifier, *filter(None, of_languages)]))
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

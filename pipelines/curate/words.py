@@ -21,7 +21,8 @@ _EAST = (
 _SOUTHEAST = "\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0eff\u1000-\u109f\u1780-\u17d3"
 _UNIT = re.compile(f"[{_EAST}{_SOUTHEAST}]|[^\\s{_EAST}{_SOUTHEAST}]+")
 _EAST_UNIT = re.compile(f"[{_EAST}]")
-_SPACELESS = re.compile(f"[{_EAST}{_SOUTHEAST}]")
+SPACELESS = f"[{_EAST}{_SOUTHEAST}]"  # a pattern: a character of a script without spaces
+_SPACELESS = re.compile(SPACELESS)
 _PUNCTUATION = string.punctuation + "…“”‘’«»„‚‹›–—·•‣◦。、，．！？；：「」『』（）《》〈〉【】〜～¿¡،؛؟।॥"
 
 # The commonest function words, a few a language; English is Gopher's own list. The others are ours, unpublished.

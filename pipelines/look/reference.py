@@ -76,6 +76,7 @@ def files_page() -> str:
     """The whole page, Markdown."""
     from pipelines.build.recipe import RecipeFile
     from pipelines.fit.audio import AudioConfig
+    from pipelines.fit.classifier import ClassifierConfig
     from pipelines.fit.images import ImageConfig
     from pipelines.fit.jpeg import JpegConfig
     from pipelines.fit.text import TextConfig
@@ -95,7 +96,8 @@ def files_page() -> str:
     blocks += ["## Run file", "`mmdata train RUN --out DIR`; example: `examples/demo-run.toml`."]
     blocks += _tables(RunSettings)
     configs: dict[str, type[BaseModel]] = {
-        "image": ImageConfig, "jpeg": JpegConfig, "audio": AudioConfig, "text": TextConfig
+        "image": ImageConfig, "jpeg": JpegConfig, "audio": AudioConfig, "text": TextConfig,
+        "classifier": ClassifierConfig,
     }  # fmt: skip
     for kind, model in configs.items():
         blocks += [
