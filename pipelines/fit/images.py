@@ -25,7 +25,7 @@ from pipelines.fit.pictures import DataConfig, Pictures, load_pictures, random_c
 from pipelines.fit.train_config import TrainConfig
 from pipelines.fit.training import TrainResult, digest_of, train
 from tokenizer import checkpoints
-from tokenizer.codecs import load_codec
+from tokenizer.codecs import load_codec, load_codec_file
 from tokenizer.image import ImageFsq
 from tokenizer.nets import fsq, image_fsq
 
@@ -60,7 +60,7 @@ class ImageConfig(BaseModel):
     summary: str = ""
     seed: int = Field(0, ge=0)
     notes: list[str] = []
-    start: str = ""  # a codec whose network and weights are begun with, "image-fsq16@2"; then without `[network]`
+    start: str = ""  # a codec, or its file, whose network and weights are begun with; then without `[network]`
     data: list[DataConfig] = Field(min_length=1)
     network: NetworkConfig = NetworkConfig()
     train: ImageTrainConfig
@@ -97,7 +97,11 @@ def _before(config: ImageConfig, config_path: Path) -> ImageFsq | None:
     """The codec that training begins with, if one is named."""
     if not config.start:
         return None
-    codec = load_codec(config.start)
+    is_file = config.start.endswith(".safetensors")
+    try:
+        codec = load_codec_file(config_path.parent / config.start) if is_file else load_codec(config.start)
+    except ValueError as error:
+        raise UserError(f"{config_path}: start: {error}") from None
     if not isinstance(codec, ImageFsq):
         raise UserError(
             f"{config_path}: start: training cannot begin with {config.start}, which is a {type(codec).__name__}"

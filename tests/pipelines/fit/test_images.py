@@ -5,6 +5,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -87,6 +88,35 @@ def test_a_network_of_its_own_resolution_and_wrong_ones(config: Path, tmp_path: 
     config.write_text(CONFIG.replace("crop = 64", "crop = 60"))
     with pytest.raises(UserError, match="crop is 60: give a multiple of 16"):
         fit_image(config, tmp_path / "other")
+
+
+def test_training_goes_on_from_the_weights_of_another_codec(config: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    fit_image(config, tmp_path / "out")
+    before = ImageFsq.load("toy", 1, tmp_path / "out")
+    plain = CONFIG[: CONFIG.index("[network]")] + CONFIG[CONFIG.index("[train]") :]
+
+    def begun(start: str, text: str = plain) -> None:
+        config.write_text(
+            text.replace('licence = "CC0-1.0"', f'licence = "CC0-1.0"\nrevision = 2\nstart = "{start}"', 1)
+        )
+
+    begun("out/toy-1.safetensors")
+    fit_image(config, tmp_path / "next")
+    after = ImageFsq.load("toy", 2, tmp_path / "next")
+    assert after.config == before.config
+    moved = [np.abs(a - b).max() for a, b in zip(jax.tree.leaves(before.params), jax.tree.leaves(after.params))]
+    assert 0 < max(moved) < 0.1  # two steps from there
+    assert json.loads((tmp_path / "next" / "toy-2.json").read_text())["settings"]["start"] == "out/toy-1.safetensors"
+    for start, text, words in (
+        ("out/toy-1.safetensors", CONFIG, r"leave out \[network\] and \[correct\]"),
+        ("out/toy-9.safetensors", plain, "start: no file"),
+        ("speech-melfsq", plain, "cannot begin with speech-melfsq, which is a SpeechFsq"),
+        ("image-fsq61", plain, "did you mean 'image-fsq16"),
+    ):
+        begun(start, text)
+        with pytest.raises(UserError, match=words):
+            fit_image(config, tmp_path / "other")
 
 
 def test_an_encoder_that_corrects_itself_is_trained_after_one_that_does_not(config: Path, tmp_path: Path) -> None:
