@@ -26,7 +26,7 @@ def hello(call: Call, unit: Unit, folder: Path) -> Counts:
 
 def done_meanwhile(call: Call, unit: Unit, folder: Path) -> Counts:
     """While this one is at work, another process does the same unit."""
-    other = get_context("fork").Process(target=run_unit, args=(Call(replace(unit, function=hello)),))
+    other = get_context("spawn").Process(target=run_unit, args=(Call(replace(unit, function=hello)),))
     other.start()
     other.join()
     (folder / "words.txt").write_text("too late")
