@@ -24,9 +24,13 @@ def hello(call: Call, unit: Unit, folder: Path) -> Counts:
     return {"words": 1}
 
 
+def do(unit: Unit) -> None:
+    run_unit(Call(unit))
+
+
 def done_meanwhile(call: Call, unit: Unit, folder: Path) -> Counts:
     """While this one is at work, another process does the same unit."""
-    other = get_context("spawn").Process(target=run_unit, args=(Call(replace(unit, function=hello)),))
+    other = get_context("spawn").Process(target=do, args=(replace(unit, function=hello),))
     other.start()
     other.join()
     (folder / "words.txt").write_text("too late")
