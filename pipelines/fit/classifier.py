@@ -2,9 +2,9 @@
 
 Logistic regression on the shares of a text's n-grams (`pipelines/curate/classifier.py`), with a penalty on squared
 weights. It has one best answer, which L-BFGS finds: no order of texts, no rate. The same texts give the same bytes on
-one machine with one number of BLAS threads (sums of 1 and of 2 differ in their last bits: measured). Good and bad count the same, and sets
-of a label by their weights. Texts and their n-grams (8 bytes each) are in memory; fitting takes seconds to a few
-minutes and begins anew after a stop.
+one machine with one number of BLAS threads (sums of 1 and of 2 differ in their last bits: measured). Good and bad
+count the same, and sets of a label by their weights. Texts and their n-grams (8 bytes each) are in memory; fitting
+takes seconds to a few minutes and begins anew after a stop.
 """
 
 from __future__ import annotations
