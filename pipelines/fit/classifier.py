@@ -1,9 +1,10 @@
 """Fitting a quality classifier from a config file: texts in, weights and card out (`mmdata fit classifier`).
 
 Logistic regression on the shares of a text's n-grams (`pipelines/curate/classifier.py`), with a penalty on squared
-weights. It has one best answer, which L-BFGS finds: no order of texts, no rate. Good and bad count the same, and sets
-of a label by their weights. Texts and their n-grams (8 bytes each) are in memory; fitting takes seconds to a few
-minutes and begins anew after a stop.
+weights. It has one best answer, which L-BFGS finds: no order of texts, no rate. The same texts give the same bytes on
+one machine with one number of BLAS threads (sums of 1 and of 2 differ in their last bits: measured). Good and bad
+count the same, and sets of a label by their weights. Texts and their n-grams (8 bytes each) are in memory; fitting
+takes seconds to a few minutes and begins anew after a stop.
 """
 
 from __future__ import annotations
@@ -79,16 +80,6 @@ def fit_classifier(config_path: Path, out: Path | None = None, exclude: Sequence
     )
     write_card(path, card)
     return figures
-
-
-def evaluate_classifier(
-    classifier: Callable[[str], float], config_path: Path, exclude: Sequence[Path] = (), progress: bool = True
-) -> Figures:
-    """Figures of any classifier on what a config file holds out: its sets' held-out files, and whole sets."""
-    config = read_config(config_path)
-    with Progress(progress) as bars:
-        sets = read_texts(config, config_path, exclude, bars)
-    return measure(classifier, {data.name: (data.held, data.good) for data in sets}, _whole(config))
 
 
 def read_config(path: Path) -> ClassifierConfig:
