@@ -251,7 +251,7 @@ def test_what_cannot_be_read_is_one_line(big: Place, cache: Path, monkeypatch: p
     assert "no manifest.json at s3://nobucket/x; check the address" in said(UserError, "s3://nobucket/x")
     assert f"no manifest.json at s3://{BUCKET}/none" in said(UserError, f"s3://{BUCKET}/none")
     assert "Protocol not known: nosuch" in said(UserError, "nosuch://x/y")
-    assert "needs the package gcsfs: pip install gcsfs" in said(UserError, "gs://x/y")
+    assert "needs the package adlfs: pip install adlfs" in said(UserError, "abfs://x/y")
     monkeypatch.setattr(mmdata.remote, "RETRY", Retry(attempts=2, first_s=0.01))
     big.store.fault = lambda key, before: "deny"
     assert f"not allowed to read {big.url}/manifest.json" in said(UserError)
