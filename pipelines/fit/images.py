@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from mmdata.errors import UserError
-from pipelines.config import NAME, check, read_toml
+from pipelines.config import NAME, check, expand, read_toml
 from pipelines.fit.card import Card, command_of, write_card
 from pipelines.fit.evaluate_images import evaluate_image
 from pipelines.fit.image_loss import log_error, psnr, ssim
@@ -99,7 +99,8 @@ def _before(config: ImageConfig, config_path: Path) -> ImageFsq | None:
         return None
     is_file = config.start.endswith(".safetensors")
     try:
-        codec = load_codec_file(config_path.parent / config.start) if is_file else load_codec(config.start)
+        file = config_path.parent / expand(config.start, f"{config_path}: start")
+        codec = load_codec_file(file) if is_file else load_codec(config.start)
     except ValueError as error:
         raise UserError(f"{config_path}: start: {error}") from None
     if not isinstance(codec, ImageFsq):
