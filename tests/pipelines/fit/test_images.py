@@ -260,7 +260,7 @@ def test_psnr_is_that_of_the_formula() -> None:
     assert psnr(black, black) == 99
 
 
-@pytest.mark.parametrize("name", ["image-fsq16@1", "image-fsq8@1", "image-fsq16@2", "image-fsq8@2"])
+@pytest.mark.parametrize("name", ["image-fsq16@1", "image-fsq8@1", "image-fsq16@2", "image-fsq8@2", "image-fsq16@3"])
 def test_a_shipped_codec_gives_the_figures_of_its_card(name: str) -> None:
     pytest.importorskip("skimage")
     figures = evaluate_image(name)
