@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from jobs import answer
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -90,11 +91,5 @@ def timed(act: Callable[[Any], object], items: Iterable[Any]) -> float:
     return time.perf_counter() - begun
 
 
-def main() -> None:
-    answer, sys.stdout = sys.stdout, sys.stderr
-    found = run(json.loads(sys.argv[1]))
-    print(json.dumps(found), file=answer, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    answer(run)

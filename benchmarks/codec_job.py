@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import sys
@@ -12,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from jobs import answer
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -151,11 +152,5 @@ def replay(calls: list[Call]) -> None:
         jax.block_until_ready(function(*args))
 
 
-def main() -> None:
-    answer, sys.stdout = sys.stdout, sys.stderr
-    found = run(json.loads(sys.argv[1]))
-    print(json.dumps(found), file=answer, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    answer(run)

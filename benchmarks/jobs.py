@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +27,9 @@ def ask(file: str, job: dict[str, Any]) -> dict[str, Any]:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise JobError(f"exit {done.returncode}: {lines[-1][:300] if lines else 'no word'}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def answer(run: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """The other side of `ask`: the job out of the arguments; what is printed meanwhile goes to stderr."""
+    out, sys.stdout = sys.stdout, sys.stderr
+    print(json.dumps(run(json.loads(sys.argv[1]))), file=out, flush=True)

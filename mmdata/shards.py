@@ -86,7 +86,7 @@ def write_shard(
 def write_encoded_shard(
     folder: Path, name: str, split: str, index: int, num_shards: int, samples: Iterable[tuple[Sample, bytes]]
 ) -> ShardInfo:
-    """`write_shard` of samples whose records (`encode_sample`) are there already: half of the time."""
+    """`write_shard` of samples whose records (`encode_sample`) are there already."""
     check_name(name)
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}; the splits are {list(SPLITS)}")
