@@ -38,8 +38,8 @@ test: $(VENV)/.installed-test  ## the tests (under 15 minutes on 2 cores)
 
 extras: $(VENV)/.installed-all  ## install what all tests need
 
-test-all: $(VENV)/.installed-all  ## the slow tests too, and those against torch and transformers
-	$(PYTEST)
+test-all: $(VENV)/.installed-all  ## what make test leaves out: slow tests, and those against other people's packages
+	$(PYTEST) -m 'slow or extras'
 
 check: lint types test  ## ruff, mypy, tests
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +83,20 @@ class CurateArgs:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One kept document: its cluster, and the digest of each part's bytes ("" where they cannot be read)."""
+    """One kept document: its cluster, the digest of each part's bytes ("" where they cannot be read), and the places of
+    parts that it is kept without, which have no digest here."""
 
     id: str
     cluster: str
     digests: tuple[str, ...]
+    without: tuple[int, ...] = ()
+
+    def shown(self, document: Document) -> Document:
+        """The document without those parts."""
+        if not self.without:
+            return document
+        parts = [part for place, part in enumerate(document.parts) if place not in self.without]
+        return replace(document, parts=tuple(parts))
 
 
 def ingest(call: Call, unit: Unit, folder: Path) -> Counts:
@@ -199,7 +208,8 @@ def read_kept(documents: Path, curated: Path, verdicts: Path, root: Path) -> Ite
         if other is not None and other.id == document.id:
             document, other = other, next(changed, None)
         if document.id in found:
-            yield document, found[document.id]
+            verdict = found[document.id]
+            yield verdict.shown(document), verdict
 
 
 def _judged(document: Document, args: CurateArgs) -> Judged:
@@ -218,7 +228,10 @@ def _left_out(judged: Judged, source: str) -> list[Dropped]:
 
 def read_verdicts(folder: Path) -> list[Verdict]:
     """The verdicts of a curate unit, in the order of its documents."""
-    return [Verdict(i, cluster, tuple(digests)) for i, cluster, digests in read_lines(folder / VERDICTS)]
+    return [
+        Verdict(id, cluster, tuple(digests), tuple(*without))
+        for id, cluster, digests, *without in read_lines(folder / VERDICTS)
+    ]
 
 
 def cluster_of(parts: Iterable[tuple[str, str]]) -> str:

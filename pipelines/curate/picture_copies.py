@@ -1,8 +1,7 @@
 """Pictures that a document shows more than once, told by perceptual hashes: MMC4's rule (Zhu et al. 2023).
 
-Of pictures that differ in at most 5 of 64 bits one is kept, the first. Pictures that many documents of a set show
-(OBELICS drops addresses seen more than 10 times, MMC4 more than 10 copies in a sample) are not counted: a rule sees one
-document, and `[dedup]` compares whole documents.
+Of pictures that differ in at most 5 of 64 bits one is kept, the first. A rule sees one document: pictures that many
+documents show are counted by `[dedup]`, `image_uses`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ messages that could change the outcome. Signatures stay in memory maps; what is 
 and, where sounds or videos are compared, 4.4 kB a sound and 68 bytes a video.
 
 Each kind is clustered by itself: texts that share a band, pictures within some bits, and so on. Then a document is
-written as the clusters of its parts, and documents that read the same are duplicates.
+written as the clusters of its parts, and documents that read the same are duplicates. Of those that stay, pictures
+that many show can be left out (`image_uses`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from pipelines.ingest.looks import FRAMES, NEAR_SECONDS
 
 # The fixed words of the ledger.
 EXACT, SAME_TEXT, NEAR = "exact duplicate", "same text but for case and punctuation", "near duplicate of {}"
+SHOWN, NO_PART = "picture of many documents", "no part left"
 
 _TEXT, _IMAGE, _AUDIO, _VIDEO = range(4)
 _SHARED_FRAME = 64  # further videos with an equal piece of a frame's hash that each is compared with
@@ -55,27 +57,31 @@ class DedupArgs:
 
 
 def dedup(call: Call, unit: Unit, folder: Path) -> Counts:
-    """Verdicts and ledger lines of the units that lose a document or get another cluster, in <source>/<unit>/ of
-    `folder`. Counts: `changed`: source -> unit -> sha256 of its verdicts; `dropped`: source -> reason -> number."""
+    """Verdicts and ledger lines of the units that lose a document or a picture, or get another cluster, in
+    <source>/<unit>/ of `folder`. Counts: `changed`: source -> unit -> sha256 of its verdicts; `dropped`: source ->
+    reason -> number."""
     args: DedupArgs = unit.args
     call.at(unit.key)
     signed = Signed(args.units)
-    groups = _groups(signed, args.options, call)
+    media = _media_labels(signed, args.options, call)
+    groups = _groups(signed, media, args.options, call)
     duplicates = _duplicates(signed, groups, args.options)
     regrouped = _regrouped(signed, groups) if args.options.near == "group" else {}
+    shown = _shown_often(signed, media, duplicates, args.options.image_uses)
     uris = signed.uris(set(duplicates.values()))
     changed: dict[str, dict[str, str]] = {}
     counts: dict[str, dict[str, int]] = {}
     for i, part in enumerate(args.units):
         call.at(f"{part.source}/{part.name}")
         rows = range(signed.starts[i], signed.starts[i + 1])
-        if not any(row in duplicates or row in regrouped for row in rows):
+        if not any(row in duplicates or row in regrouped or row in shown for row in rows):
             continue
         into = folder / part.source / part.name
         into.mkdir(parents=True)
         lost = {row - rows.start: _why(signed, row, duplicates[row], uris, part) for row in rows if row in duplicates}
         new = {row - rows.start: regrouped[row] for row in rows if row in regrouped}
-        for reason, count in _write(part, into, lost, new).items():
+        without = {row - rows.start: shown[row] for row in rows if row in shown}
+        for reason, count in _write(part, into, lost, new, without, args.options.image_uses).items():
             of_source = counts.setdefault(part.source, {})
             of_source[reason] = of_source.get(reason, 0) + count
         changed.setdefault(part.source, {})[part.name] = sha256_of(into / VERDICTS)
@@ -125,10 +131,9 @@ class Signed:
         return np.concatenate(parts), np.cumsum([0, *map(len, parts)]).tolist()
 
 
-def _groups(signed: Signed, options: DedupOptions, call: Call) -> np.ndarray:  # int64 [num]
-    """Of each document the smallest row of its cluster."""
+def _groups(signed: Signed, media: np.ndarray, options: DedupOptions, call: Call) -> np.ndarray:  # int64 [num]
+    """Of each document the smallest row of its cluster; `media`: the cluster of each medium."""
     texts = _text_labels(signed, options, call)
-    media = _media_labels(signed, options, call)
     keys = np.zeros((signed.num, 2), np.uint64)
     keys[:, 0] = texts
     for row in np.flatnonzero(np.diff(signed.first_medium)):
@@ -218,6 +223,26 @@ def _duplicates(signed: Signed, groups: np.ndarray, options: DedupOptions) -> di
     return _kept_of(signed, groups if options.near == "drop" else _exact(signed, groups))
 
 
+def _shown_often(
+    signed: Signed, labels: np.ndarray, gone: dict[int, int], most: int
+) -> dict[int, list[tuple[int, int]]]:
+    """Row of a document that stays -> (place, documents that stay and show it) of each picture that more than `most`
+    show; `labels`: the cluster of each medium."""
+    if not most:
+        return {}
+    media = signed.media
+    stays = ~np.isin(media["document"], np.fromiter(gone, np.int64, len(gone)))
+    rows = np.flatnonzero(stays & (media["kind"] == _IMAGE))
+    shown = np.unique(np.stack([labels[rows], media["document"][rows]]), axis=1)  # a document counts once
+    clusters, counts = np.unique(shown[0], return_counts=True)
+    uses = counts[np.searchsorted(clusters, labels[rows])]
+    found: dict[int, list[tuple[int, int]]] = {}
+    for i in np.flatnonzero(uses > most):
+        medium = media[rows[i]]
+        found.setdefault(int(medium["document"]), []).append((int(medium["place"]), int(uses[i])))
+    return found
+
+
 def _exact(signed: Signed, groups: np.ndarray) -> np.ndarray:
     """Inside each group, those whose words and media are the same."""
     media = np.where(signed.media["read"], _same(signed.media["digest"]), np.arange(len(signed.media)))
@@ -285,11 +310,29 @@ def _difference(signed: Signed, one: np.void, other: np.void) -> str:
     return f"{video_bits(signed.videos['frames'], pair)[0]:.1f} of 64 bits of a frame differ"
 
 
-def _write(part: SignedUnit, into: Path, lost: dict[int, tuple[str, str]], new: dict[int, str]) -> dict[str, int]:
-    """The unit's verdicts without those lost, by their place, and with new clusters; counts by reason."""
+def _write(
+    part: SignedUnit,
+    into: Path,
+    lost: dict[int, tuple[str, str]],
+    new: dict[int, str],
+    without: dict[int, list[tuple[int, int]]],
+    most: int,
+) -> dict[str, int]:
+    """The unit's verdicts without those lost, by their row, with new clusters, and `without` pictures; counts by
+    reason."""
     rows = list(read_lines(part.verdicts / VERDICTS))
-    for place, cluster in new.items():
-        rows[place][1] = cluster
-    write_lines(into / VERDICTS, [row for place, row in enumerate(rows) if place not in lost])
+    for row, cluster in new.items():
+        rows[row][1] = cluster
+    why: dict[int, list[tuple[str, str]]] = {row: [words] for row, words in lost.items()}
+    for row, pictures in without.items():
+        id, cluster, digests = rows[row]
+        places = [place for place, _ in pictures]
+        why[row] = [(SHOWN, f"part {place + 1}: {uses} documents show it, at most {most}") for place, uses in pictures]
+        rows[row] = [id, cluster, [d for place, d in enumerate(digests) if place not in places], places]
+        if len(places) == len(digests):
+            why[row].append((NO_PART, f"{len(places)} left out"))
+    gone = {row for row, words in why.items() if words[-1][0] != SHOWN}
+    write_lines(into / VERDICTS, [words for row, words in enumerate(rows) if row not in gone])
     uris = list(read_lines(part.signatures / URIS))
-    return write_dropped(into, (Dropped(part.source, uris[place], "dedup", *lost[place]) for place in sorted(lost)))
+    lines = (Dropped(part.source, uris[row], "dedup", *words) for row in sorted(why) for words in why[row])
+    return write_dropped(into, lines)

@@ -40,6 +40,12 @@ class DedupOptions(BaseModel):
     video: Literal["off", "frames"] = Field(
         default="off", description='"frames": videos of about one length whose frames at eight times look the same'
     )
+    image_uses: int = Field(
+        default=0,
+        ge=0,
+        description="a picture that more than so many of the kept documents show is left out of all of them (a logo, a"
+        " button; 10 in OBELICS and MMC4); 0: any number. Copies are told as `image` says, else by their bytes",
+    )
     near: Literal["drop", "group"] = Field(
         default="drop", description='near duplicates: "drop" all but one, or keep them and "group" them into one split'
     )
@@ -60,7 +66,7 @@ class DedupOptions(BaseModel):
 
     @property
     def on(self) -> bool:
-        return self.exact == "drop" or bool(self.near_kinds)
+        return self.exact == "drop" or bool(self.near_kinds) or self.image_uses > 0
 
     def words(self) -> dict[str, Any]:
         """What decides the outcome."""

@@ -40,9 +40,18 @@ DOCUMENT_DTYPE = np.dtype(
         ("size", "<u8"),
     ]
 )
-# `document`: its row. `print`: of an image its hash, of others the row of their fingerprint, where `printed`.
+# `document`: its row. `place`: of the part in it. `print`: of an image its hash, of others the row of their
+# fingerprint, where `printed`.
 MEDIA_DTYPE = np.dtype(
-    [("document", "<i4"), ("kind", "u1"), ("digest", "u1", 16), ("read", "?"), ("printed", "?"), ("print", "<u8")]
+    [
+        ("document", "<i4"),
+        ("place", "<u4"),
+        ("kind", "u1"),
+        ("digest", "u1", 16),
+        ("read", "?"),
+        ("printed", "?"),
+        ("print", "<u8"),
+    ]
 )
 SOUND_DTYPE = np.dtype([("seconds", "<f4"), ("frames", "u1"), ("bits", "<u4", (len(SHIFTS), FRAMES))])
 VIDEO_DTYPE = np.dtype([("seconds", "<f4"), ("frames", "<u8", VIDEO_FRAMES)])
@@ -94,9 +103,8 @@ class _Rows:
     def add(self, document: Document, verdict: Verdict) -> None:
         texts = [part.text for part in document.parts if part.text is not None]
         words = words_of("\n".join(texts))
-        size = sum(
-            self._medium(part, digest) for part, digest in zip(document.parts, verdict.digests) if part.text is None
-        )
+        media = [place for place, part in enumerate(document.parts) if part.text is None]
+        size = sum(self._medium(place, document.parts[place], verdict.digests[place]) for place in media)
         self._documents.append(
             (
                 _bytes(document.id),
@@ -125,8 +133,8 @@ class _Rows:
         self._signatures.append(minhash(self._words))
         self._words = []
 
-    def _medium(self, part: Part, digest: str) -> int:
-        """Note one medium; returns its size: pixels, or samples at 8 kHz."""
+    def _medium(self, place: int, part: Part, digest: str) -> int:
+        """Note the medium at a place of its document; returns its size: pixels, or samples at 8 kHz."""
         key = f"{part.uri}#{len(self._media)}"
         size, print_ = 0, None
         if part.kind in self._args.kinds and key not in self._call.skip:
@@ -134,8 +142,8 @@ class _Rows:
             with contextlib.suppress(MediaError):
                 size, print_ = self._print(part)
         taken = _bytes(digest[:32]) if digest else np.zeros(16, np.uint8)
-        row = (len(self._documents), KINDS.index(part.kind), taken, bool(digest), print_ is not None, print_ or 0)
-        self._media.append(row)
+        kind = KINDS.index(part.kind)
+        self._media.append((len(self._documents), place, kind, taken, bool(digest), print_ is not None, print_ or 0))
         return size
 
     def _print(self, part: Part) -> tuple[int, int | None]:

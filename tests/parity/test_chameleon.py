@@ -30,6 +30,8 @@ from transformers.models.chameleon.image_processing_pil_chameleon import Chamele
 from transformers.models.chameleon.modeling_chameleon import ChameleonImageVocabularyMapping, ChameleonModel  # isort: skip
 from transformers.models.chameleon.processing_chameleon import ChameleonProcessor  # isort: skip
 
+pytestmark = pytest.mark.extras
+
 CODES = 8192
 SIDE = 32  # codes on a side of its 512 x 512 pixels
 IMAGE = CodecSpec("toy-image@1", "image", (CODES,), "", False)

@@ -30,6 +30,8 @@ from transformers.models.emu3.image_processing_emu3 import Emu3ImageProcessor  #
 from transformers.models.emu3.modeling_emu3 import Emu3ImageVocabularyMapping, Emu3Model  # isort: skip
 from transformers.models.emu3.processing_emu3 import Emu3Processor  # isort: skip
 
+pytestmark = pytest.mark.extras
+
 CODES = 32768
 IMAGE = CodecSpec("toy-image@1", "image", (CODES,), "", False)
 SPECIALS = (

@@ -31,6 +31,8 @@ from transformers.models.gemma3.modeling_gemma3 import (  # isort: skip
 )
 from transformers.models.gemma3.processing_gemma3 import Gemma3Processor  # isort: skip
 
+pytestmark = pytest.mark.extras
+
 SPECIALS = (
     *("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"),
     *("<start_of_image>", "<end_of_image>", "<image_soft_token>"),

