@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 BENCH_VENV ?= .venv-bench
 BENCH := $(BENCH_VENV)/bin
-# a test process a core; the tests of a file stay together, as they share what a file's fixtures build
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+# A test process a core; the tests of a file stay together, as they share what a file's fixtures build. A process that dies
+# ends the run and names its test: xdist can wait for ever for one that it starts in its place (pytest-xdist issue 784).
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test extras test-all check lint types format docs bench-env bench clean
