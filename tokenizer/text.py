@@ -40,7 +40,7 @@ _SPELLED = re.compile(f"([{_SPACE}\0]+)")
 # All that an end may begin with comes first, as one set: a search goes from one such character to the next.
 _SENTENCE_END = re.compile(
     r"[.!?\u2026\u037e\u061f\u0964\u3002\uff01\uff1f\n]"
-    r"(?:(?<=[.!?\u2026\u037e\u061f\u0964])['\")\]\u2019\u201d\u00bb]*(?=\s)"  # Latin, Greek, Cyrillic, Arabic, Devanagari
+    r"(?:(?<=[.!?\u2026\u037e\u061f\u0964])['\")\]\u2019\u201d\u00bb]*(?=\s)"  # Latin, Greek, Arabic, Devanagari
     r"|(?<=[\u3002\uff01\uff1f])[\u300d\u300f\u201d]?"  # Chinese, Japanese
     r"|(?<=\n)\n*)"
 )
