@@ -36,7 +36,7 @@ __all__ = ["Judged", "judge"]
 
 def judge(document: Document, curation: Curation, limits: Limits | None = None, every: bool = False) -> Judged:
     """Apply the rules; `every` goes on after the first that fails, and keeps all measures."""
-    work = Work(document, curation, limits or Limits())
+    work = Work(document, curation, limits or Limits(), every)
     failed: Measure | None = None
     on = curation.rules.rules
     for family, step in _STEPS:

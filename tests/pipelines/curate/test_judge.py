@@ -37,6 +37,16 @@ def test_the_first_rule_that_fails_decides_and_every_goes_on() -> None:
     assert {"gopher: too few words", "c4: too few sentences"} <= {m.rule for m in found.measures if not m.kept}
 
 
+def test_every_asks_all_rules_of_a_family_about_a_part_too() -> None:
+    bad = document(ENGLISH, image(20, 149, "site/logo.png"))
+    one = {"pictures: word in its address"}
+    rest = {"pictures: format", "pictures: too small", "pictures: too large", "pictures: too long"}
+    for every, asked in ((False, one), (True, one | rest)):
+        found = judge(bad, rules("pictures"), every=every)
+        assert {m.rule for m in found.measures} & (one | rest) == asked
+        assert [m.rule for _, m in found.parts] == ["pictures: word in its address"]  # the first that fails
+
+
 def test_what_c4_takes_out_is_gone_for_the_rules_after_it() -> None:
     found = judge(document(f"menu\nhome\n{ENGLISH}\nabout"), rules("c4", "fineweb"))
     assert [p.text for p in found.document.parts] == [ENGLISH] and not found.failed
