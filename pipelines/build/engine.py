@@ -66,7 +66,9 @@ def build(
     sources = [open_one(recipe, entry, open, out / WORK) for entry in recipe.source]
     if dry_run:
         report = BuildReport(str(out), [planned(source) for source in sources], workers=cores, dry_run=True)
-        report.rules = [sample_rules(source, limits_of(recipe)) for source in sources if source.curation is not None]
+        ruled = [source for source in sources if source.curation is not None]
+        with _scratch(out, explain=True) as scratch, open_executor("local", workers, scratch, recipe) as pool:
+            report.rules = [sample_rules(source, limits_of(recipe), pool) for source in ruled]
         return report
     settings = {source.name: {"recipe": recipe_settings(recipe, names), **source.all_settings} for source in sources}
     if explain:
@@ -182,7 +184,7 @@ def _publish(sources: list[BuildSource], report: BuildReport, out: Path) -> None
 
 @contextlib.contextmanager
 def _scratch(out: Path, explain: bool) -> Iterator[Path]:
-    """Where workers may write: OUT/.work, or with --explain a folder that goes away."""
+    """Where workers may write: OUT/.work, or with --explain and --dry-run a folder that goes away."""
     if not explain:
         yield out / ".work"
         return

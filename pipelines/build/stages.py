@@ -242,8 +242,12 @@ def cluster_of(parts: Iterable[tuple[str, str]]) -> str:
 
 def poisoned(unit: Unit, uri: str, cause: str) -> Dropped:
     """The ledger line of a step that killed or hung its worker."""
-    reason = next((words for begin, words in _REASONS.items() if cause.startswith(begin)), "crashed its worker")
-    return Dropped(unit.source, uri, unit.stage, reason, cause)
+    return Dropped(unit.source, uri, unit.stage, loss_of(cause), cause)
+
+
+def loss_of(cause: str) -> str:
+    """The ledger's word for the cause of a worker's loss."""
+    return next((words for begin, words in _REASONS.items() if cause.startswith(begin)), "crashed its worker")
 
 
 def _digest(part: Part, digest_file: Callable[[Path], str]) -> str:

@@ -4,7 +4,8 @@ Where sources disagree: the numbers are those of the code that made the publishe
 c4_utils.py: 3 sentences a page, 5 words a line); the first version of the paper and datatrove say 5 and 3. A line
 that ends in an ellipsis goes, as in that code. To its end marks `. ? ! "` come those of other scripts; datatrove adds
 `'`. Sentences are counted at end marks, not by a trained splitter. C4's list of bad words is a file of yours:
-[curate.lists]. FineWeb uses these rules with require_end_mark = false.
+[curate.lists]. FineWeb runs datatrove's filter without its rule on end marks: require_end_mark = false,
+min_sentences = 5, min_line_words = 3.
 """
 
 from __future__ import annotations

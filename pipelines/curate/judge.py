@@ -1,16 +1,15 @@
 """All rules of a source on one document: kept or not and why, with what they changed in it.
 
-Families run in the order of `[curate]`: each sees what those before it left, and the first rule that fails decides. A
-rule on a part (a picture that is too small, a text of which no line is left) costs the part. Rules on text see the
-text parts with an empty line between, and say nothing of a document without text; `pictures` asks for words and
-pictures of any document.
+Families run in the order of `[curate]`, but listed words come after the language, whose list they are of. Each sees
+what those before it left, and the first rule that fails decides. A rule on a part (a picture that is too small, a text
+of which no line is left) costs the part. Rules on text see the text parts with an empty line between, and say nothing
+of a document without text; `pictures` asks for words and pictures of any document.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +36,10 @@ __all__ = ["Judged", "judge"]
 
 def judge(document: Document, curation: Curation, limits: Limits | None = None, every: bool = False) -> Judged:
     """Apply the rules; `every` goes on after the first that fails, and keeps all measures."""
-    work = Work(document, curation, limits or Limits())
+    work = Work(document, curation, limits or Limits(), every)
     failed: Measure | None = None
     on = curation.rules.rules
-    for family, step in _STEPS.items():
+    for family, step in _STEPS:
         for measure in step(work) if family in on else ():
             work.measures.append(measure)
             failed = failed or (None if measure.kept else measure)
@@ -51,29 +50,32 @@ def judge(document: Document, curation: Curation, limits: Limits | None = None, 
     return work.judged(failed)
 
 
-def _lists(work: Work) -> Iterator[Measure]:
-    opened, rules = _opened(work.curation.lists), work.rules.lists
-    if opened.hosts:
+def _hosts(work: Work) -> Iterator[Measure]:
+    hosts = _host_list(work.curation.files_of(work.curation.rules.lists.hosts))
+    if hosts:
         for address in (work.document.uri, work.document.metadata.get("url", "")):
-            yield from lists.listed_host(lists.host_of(address), opened.hosts)
+            yield from lists.listed_host(lists.host_of(address), hosts)
         for place, part in list(work.parts.items()):
-            work.judge_part(place, lists.listed_host(lists.host_of(part.uri), opened.hosts))
-    if opened.words is not None and work.text is not None:
-        yield from lists.listed_words(work.text, opened.words, rules)
+            work.judge_part(place, lists.listed_host(lists.host_of(part.uri), hosts))
+
+
+def _words(work: Work) -> Iterator[Measure]:
+    """After the language is known: each may have a list of its own."""
+    words = _word_list(work.curation.files_of(work.rules.lists.words))
+    if words is not None and work.text is not None:
+        yield from lists.listed_words(work.text, words, work.rules.lists)
 
 
 def _language(work: Work) -> Iterator[Measure]:
     rules, said = work.curation.rules.language, work.document.language
-    if work.text is None:
+    text, score = work.text, None
+    if text is None:
         return
-    if said and rules.trust:
-        yield from language(work.text, said, None, rules)
-    elif len(work.text.text) >= rules.min_characters:
-        found, score = identify(work.text.text)
-        yield from language(work.text, found, score, rules)
-        work.say_language(found)
-    elif said:
-        yield from language(work.text, said, None, rules)
+    if not (said and rules.trust) and len(text.text) >= rules.min_characters:
+        said, score = identify(text.text)
+        work.say_language(said)
+    if said:
+        yield from language(text, said, score, work.rules.language)  # the limits of the language found
 
 
 def _c4(work: Work) -> Iterator[Measure]:
@@ -127,33 +129,33 @@ def _of_text(family: str, rule: Callable[[Text, Any], Iterator[Measure]]) -> Cal
     return step
 
 
-_STEPS: dict[str, Callable[[Work], Iterator[Measure]]] = {
-    "lists": _lists,
-    "language": _language,
-    "gopher_repetition": _of_text("gopher_repetition", gopher_repetition),
-    "gopher_quality": _of_text("gopher_quality", gopher_quality),
-    "c4": _c4,
-    "fineweb": _of_text("fineweb", fineweb),
-    "obelics": _obelics,
-    "pictures": media_steps.pictures_step,
-    "picture_copies": media_steps.copies_step,
-    "quality": _quality,
-    "safe_pictures": media_steps.safe_step,
-    "similarity": media_steps.similarity_step,
-    "speech": media_steps.speech_step,
-    "personal": _personal,
-}
-
-
-@dataclass(frozen=True)
-class _Lists:
-    words: lists.WordList | None
-    hosts: frozenset[str]
+_STEPS: tuple[tuple[str, Callable[[Work], Iterator[Measure]]], ...] = (
+    ("lists", _hosts),
+    ("language", _language),
+    ("lists", _words),
+    ("gopher_repetition", _of_text("gopher_repetition", gopher_repetition)),
+    ("gopher_quality", _of_text("gopher_quality", gopher_quality)),
+    ("c4", _c4),
+    ("fineweb", _of_text("fineweb", fineweb)),
+    ("obelics", _obelics),
+    ("pictures", media_steps.pictures_step),
+    ("picture_copies", media_steps.copies_step),
+    ("quality", _quality),
+    ("safe_pictures", media_steps.safe_step),
+    ("similarity", media_steps.similarity_step),
+    ("speech", media_steps.speech_step),
+    ("personal", _personal),
+)
 
 
 @functools.lru_cache(maxsize=16)
-def _opened(files: tuple[tuple[str, Path, str], ...]) -> _Lists:
-    """The lists, read once a worker."""
-    words = tuple(entry for kind, path, _ in files if kind == "words" for entry in lists.read_list(path))
-    hosts = frozenset(entry for kind, path, _ in files if kind == "hosts" for entry in lists.read_list(path))
-    return _Lists(lists.WordList(tuple(dict.fromkeys(words))) if words else None, hosts)
+def _host_list(files: tuple[tuple[Path, str], ...]) -> frozenset[str]:
+    """The hosts in these files, read once a worker."""
+    return frozenset(entry for path, _ in files for entry in lists.read_list(path))
+
+
+@functools.lru_cache(maxsize=128)  # a few for each language
+def _word_list(files: tuple[tuple[Path, str], ...]) -> lists.WordList | None:
+    """The words in these files, read once a worker; None where there are none."""
+    words = tuple(entry for path, _ in files for entry in lists.read_list(path))
+    return lists.WordList(tuple(dict.fromkeys(words))) if words else None

@@ -1,7 +1,7 @@
 """Which language a text is in: py3langid, whose weights lie in its package, so nothing is fetched.
 
 Its score is a softmax over 97 languages, tempered by the text's length: not the score of fastText, for which
-FineWeb's and DCLM's 0.65 was chosen. The number is theirs, the scale is not.
+FineWeb's and DCLM's 0.65 and OBELICS' 0.8 were chosen. The number is theirs, the scale is not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MOST_CHARACTERS = 20_000  # of a text; more does not change the answer
 class Language(Table):
     """Language identification; the language found is stored with the document."""
 
-    min_score: float = Field(default=0.65, ge=0, le=1, description="of the language found")
+    min_score: float = Field(default=0.65, ge=0, le=1, description="of the language found; OBELICS asks for 0.8")
     languages: tuple[str, ...] = Field(default=(), description="those kept (`en`, `de`, ...); empty: all")
     trust: bool = Field(default=True, description="a document that says its language keeps it, and is not measured")
     min_characters: int = Field(default=100, ge=0, description="a shorter text is not measured: it keeps what it says")

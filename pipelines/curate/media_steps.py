@@ -5,19 +5,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from pipelines.curate import pictures
 from pipelines.curate.adapters import RATE_HZ, hook_of
 from pipelines.curate.hooks import HookError
 from pipelines.curate.measure import Measure
 from pipelines.curate.picture_copies import picture_copy
 from pipelines.curate.pictures import Pictures
-from pipelines.curate.safe_pictures import safe_picture
+from pipelines.curate.safe_pictures import safe_pictures
 from pipelines.curate.similarity import similarity
 from pipelines.curate.speech import speech
 from pipelines.curate.words import Text
 from pipelines.curate.work import Work, medium_of
 from pipelines.ingest.document import Part
 from pipelines.ingest.media import Limits, MediaError
+
+_FPS = 30.0  # at most, of a video that is shorter than the frames asked of it
+_SIDE = 512  # pixels of a frame's shorter side: classifiers take 224 to 299
 
 
 def pictures_step(work: Work) -> Iterator[Measure]:
@@ -50,11 +55,15 @@ def copies_step(work: Work) -> Iterator[Measure]:
 
 def safe_step(work: Work) -> Iterator[Measure]:
     rules = work.rules.safe_pictures
-    for place, _ in work.of_kind("image"):
-        pixels = work.pixels(place)
-        if pixels is not None:
+    for place, part in list(work.parts.items()):
+        shown: list[np.ndarray] | None = None
+        if part.kind == "image":
+            shown = None if (pixels := work.pixels(place)) is None else [pixels]
+        elif part.kind == "video" and rules.frames:
+            shown = _frames(part, rules.frames, work.limits)
+        if shown is not None:
             classify = hook_of(rules.classifier, work.curation.folder)
-            found = answered("safe_pictures", safe_picture(pixels, classify, rules))
+            found = answered("safe_pictures", safe_pictures(shown, classify, rules))
             yield from _costs(work, place, found, rules.on_bad_part)
 
 
@@ -101,6 +110,18 @@ def _costs(work: Work, place: int, measures: Iterator[Measure], on_bad_part: str
         work.judge_part(place, measures)
     else:
         yield from measures
+
+
+def _frames(part: Part, count: int, limits: Limits) -> list[np.ndarray] | None:  # uint8 [H, W, 3]
+    """At most so many frames, from the first on evenly spread; None where it cannot be decoded."""
+    from pipelines.ingest.decode_video import decode_video
+
+    medium = medium_of(part)
+    try:
+        found = None if medium is None else decode_video(medium, fps=_FPS, max_frames=count, size=_SIDE, limits=limits)
+    except MediaError:
+        return None
+    return None if found is None else list(found.frames)
 
 
 def _picture(part: Part, rules: Pictures, limits: Limits) -> Iterator[Measure]:

@@ -39,7 +39,7 @@ class Pictures(Table):
     min_paragraph_words: int = Field(default=4, ge=0, description="of a text part")
     max_paragraph_words: int = Field(default=1000, ge=1, description="of a text part")
     max_paragraph_special: float = Field(
-        default=0.3, ge=0, description="share of its characters but letters and spaces"
+        default=0.3, ge=0, description="share of its characters but letters; white space counts"
     )
     max_paragraph_char_repetition: float = Field(default=0.1, ge=0, description="share of its most repeated 10-grams")
     max_paragraph_word_repetition: float = Field(default=0.1, ge=0, description="share of its repeated word 5-grams")
@@ -47,7 +47,9 @@ class Pictures(Table):
     max_images: int = Field(default=30, ge=0, description="of a document, after its pictures were judged")
     min_words: int = Field(default=10, ge=0, description="of a document, after its paragraphs were judged")
     max_words: int = Field(default=2000, ge=1, description="of a document, after its paragraphs were judged")
-    max_special: float = Field(default=0.275, ge=0, description="share of its characters but letters and spaces")
+    max_special: float = Field(
+        default=0.275, ge=0, description="share of its characters but letters; white space counts"
+    )
     max_char_repetition: float = Field(default=0.1, ge=0, description="share of its most repeated 10-grams")
     max_word_repetition: float = Field(default=0.2, ge=0, description="share of its repeated word 5-grams")
 
@@ -92,8 +94,10 @@ def page(text: Text, num_images: int, rules: Pictures) -> Iterator[Measure]:
 
 
 def special(text: Text) -> float:
-    """Share of the characters that are neither letters (nor marks on them) nor white space: digits count."""
-    return share(sum(unicodedata.category(c)[0] in "NPSC" and not c.isspace() for c in text.text), len(text.text))
+    """Share of the characters that are no letters, nor marks on them: OBELICS' set has punctuation, digits, white space
+    (about a sixth of an English text), symbols and emoji. It also has some letters, of kana for one, which do not count
+    here."""
+    return share(sum(unicodedata.category(c)[0] in "NPSCZ" for c in text.text), len(text.text))
 
 
 def _repetition(text: Text) -> tuple[float, float]:

@@ -35,9 +35,15 @@ from pipelines.curate.safe_pictures import CLASSIFIERS, SafePictures
 from pipelines.curate.similarity import Similarity
 from pipelines.curate.speech import QUALITIES, VOICES, Speech
 from pipelines.curate.table import Table
+from pipelines.curate.words import main_language
 
-VERSION = 1  # raise it when the code of a rule changes what it says
-_OF_LISTS = ("words", "hosts")
+VERSION = 2  # raise it when the code of a rule changes what it says
+_LISTS = {"lists": ("words", "hosts"), "obelics": LISTS}  # keys that name lists, by family
+
+# Keys that are read before the language of a document is known: no language can have its own.
+_BEFORE_LANGUAGE = (
+    "rules", "default_language", "languages", "lists.hosts", "language.trust", "language.min_characters",
+)  # fmt: skip
 
 # Keys that name a hook, by family, with the adapters that each may name.
 _HOOKS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -80,7 +86,7 @@ class Curate(Table):
     personal: Personal = Personal()
     languages: dict[str, dict[str, Any]] = Field(
         default={},
-        description="other numbers for a language: `[curate.languages.zh.fineweb]`, with its keys",
+        description="other numbers and lists for a language: `[curate.languages.zh.fineweb]`, with its keys",
     )
 
 
@@ -89,8 +95,7 @@ class Curation:
     """The rules of one source, in plain values that can be hashed and pickled."""
 
     table: str  # canonical JSON of a Curate
-    lists: tuple[tuple[str, Path, str], ...] = ()  # ("words" or "hosts", file, its sha256)
-    files: tuple[tuple[str, Path, str], ...] = ()  # of [curate.obelics]: (as the recipe writes it, file, its sha256)
+    files: tuple[tuple[str, Path, str], ...] = ()  # lists and models: (as the recipe writes it, file, its sha256)
     folder: Path = Path()  # of the recipe: hooks are looked for in it
     classifiers: tuple[tuple[str, Named], ...] = ()  # as the table names them
 
@@ -99,8 +104,12 @@ class Curation:
         return _parsed(self.table)
 
     def path_of(self, name: str) -> Path:
-        """The file that [curate.obelics] names."""
+        """The file of a list or a model that the rules name so."""
         return next(path for its, path, _ in self.files if its == name)
+
+    def files_of(self, names: tuple[str, ...]) -> tuple[tuple[Path, str], ...]:
+        """The files of lists that the rules name so, each with its digest: a changed list is another."""
+        return tuple((path, digest) for name in names for its, path, digest in self.files if its == name)
 
     def classifier(self, name: str) -> Named:
         """The one that the table, or a language's, names so."""
@@ -117,24 +126,21 @@ class Curation:
             if "classifier" in table.get("quality", {}):
                 name = table["quality"]["classifier"]
                 table["quality"] = {**table["quality"], "classifier": self.classifier(name).words()}
-        if "lists" in rules.rules:
-            for kind in _OF_LISTS:
-                words["lists"][kind] = [digest for its, _, digest in self.lists if its == kind]
         if "language" in rules.rules:
             words["py3langid"] = metadata.version("py3langid")
         for table in (words, *words.get("languages", {}).values()):
-            if "obelics" in table:
-                table["obelics"] = {**table["obelics"], **self._digests(table["obelics"])}
+            for family in _LISTS.keys() & table.keys():
+                table[family] = {**table[family], **self._digests(family, table[family])}
         for variant in _variants(rules):
             for name in _hooks(variant).values():
                 if name in ADAPTERS:
                     words[ADAPTERS[name].package] = version_of(name)
         return words
 
-    def _digests(self, table: dict[str, Any]) -> dict[str, Any]:
-        """Of the files that a table names, in place of their names."""
+    def _digests(self, family: str, table: dict[str, Any]) -> dict[str, Any]:
+        """Of the files that a family's table names, in place of their names."""
         known = {name: digest for name, _, digest in self.files}
-        lists = {key: [known[name] for name in table[key]] for key in LISTS if key in table}
+        lists = {key: [known[name] for name in table[key]] for key in _LISTS[family] if key in table}
         return lists | {key: known[table[key]] for key in MODELS if table.get(key)}
 
 
@@ -146,19 +152,13 @@ def curation_of(curate: Curate, own: dict[str, Any], folder: Path, where: str) -
     rules = laid_over(curate, own, where)
     if not rules.rules:
         return None
-    files = []
-    for kind in _OF_LISTS if "lists" in rules.rules else ():
-        for name in getattr(rules.lists, kind):
-            path = (folder / expand(name, f"{where}.lists.{kind}")).resolve()
-            files.append((kind, path, _digest(read_list(path))))
     table = json.dumps(rules.model_dump(mode="json", exclude_unset=True), sort_keys=True)
     found: dict[str, tuple[Path, str]] = {}
     for variant in _variants(rules):
         _check_hooks(variant, folder, where)
-        if "obelics" in rules.rules:
-            found |= _files(variant.obelics, folder, f"{where}.obelics")
+        found |= _files(variant, folder, where)
     classifiers = tuple((name, named(name, folder, f"{where}.quality.classifier")) for name in _classifiers(rules))
-    return Curation(table, tuple(files), tuple((name, *file) for name, file in found.items()), folder, classifiers)
+    return Curation(table, tuple((name, *file) for name, file in found.items()), folder, classifiers)
 
 
 def laid_over(curate: Curate, own: dict[str, Any], where: str) -> Curate:
@@ -167,6 +167,7 @@ def laid_over(curate: Curate, own: dict[str, Any], where: str) -> Curate:
     rules = check(Curate, merged, where)
     for tag, tables in rules.languages.items():
         check(Curate, _over(merged, tables), f"{where}.languages.{tag}")
+        _check_language(tag, tables, f"{where}.languages.{tag}")
     return rules
 
 
@@ -204,18 +205,31 @@ def _check_hooks(rules: Curate, folder: Path, where: str) -> None:
         raise UserError(f'{where}.obelics: perplexity = "kenlm" needs a model; write model = "FILE.arpa"')
 
 
-def _files(rules: Obelics, folder: Path, where: str) -> dict[str, tuple[Path, str]]:
-    """What [curate.obelics] names -> (file, sha256 of what it says); UserError where one cannot be read."""
+def _check_language(tag: str, tables: dict[str, Any], where: str) -> None:
+    """UserError for what `[curate.languages]` says and no rule would read."""
+    if tag != main_language(tag):
+        raise UserError(f"{where}: languages are told apart by their first part; write {main_language(tag)!r}")
+    for place in _BEFORE_LANGUAGE:
+        table, _, key = place.partition(".")
+        if place in tables or key in tables.get(table, ()):
+            raise UserError(
+                f"{where}.{place}: the language is known only after it is asked; write it for all, in [curate]"
+            )
+
+
+def _files(rules: Curate, folder: Path, where: str) -> dict[str, tuple[Path, str]]:
+    """What families that are on name -> (file, sha256 of what it says); UserError where one cannot be read."""
     found = {}
-    for key in LISTS:
-        for name in getattr(rules, key):
-            path = (folder / expand(name, f"{where}.{key}")).resolve()
-            found[name] = path, _digest(read_list(path))
-    for key in MODELS:
-        if name := getattr(rules, key):
-            path = (folder / expand(name, f"{where}.{key}")).resolve()
+    for family, keys in _LISTS.items():
+        for key in keys if family in rules.rules else ():
+            for name in getattr(getattr(rules, family), key):
+                path = (folder / expand(name, f"{where}.{family}.{key}")).resolve()
+                found[name] = path, _digest(read_list(path))
+    for key in MODELS if "obelics" in rules.rules else ():
+        if name := getattr(rules.obelics, key):
+            path = (folder / expand(name, f"{where}.obelics.{key}")).resolve()
             if not path.is_file():
-                raise UserError(f"{where}.{key}: no file {path}; check the path")
+                raise UserError(f"{where}.obelics.{key}: no file {path}; check the path")
             found[name] = path, sha256_of(path)
     return found
 

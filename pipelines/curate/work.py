@@ -31,8 +31,8 @@ class Judged:
 class Work:
     """A document while rules change it."""
 
-    def __init__(self, document: Document, curation: Curation, limits: Limits) -> None:
-        self.document, self.curation, self.limits = document, curation, limits
+    def __init__(self, document: Document, curation: Curation, limits: Limits, every: bool = False) -> None:
+        self.document, self.curation, self.limits, self.every = document, curation, limits, every
         self.parts = dict(enumerate(document.parts))  # place -> part; those left out are gone
         self.left_out: list[tuple[Part, Measure]] = []
         self.changed: Counter[str] = Counter()
@@ -86,12 +86,15 @@ class Work:
         self._text = None
 
     def judge_part(self, place: int, measures: Iterator[Measure]) -> None:
-        """Leave the part out at the first rule that fails."""
+        """Leave the part out at the first rule that fails; with `every` the others are asked too."""
+        failed: Measure | None = None
         for measure in measures:
             self.measures.append(measure)
-            if not measure.kept:
-                self.leave_out(place, measure)
-                return
+            failed = failed or (None if measure.kept else measure)
+            if failed and not self.every:
+                break
+        if failed:
+            self.leave_out(place, failed)
 
     def judged(self, failed: Measure | None) -> Judged:
         document = self.document

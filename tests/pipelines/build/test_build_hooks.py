@@ -33,9 +33,17 @@ def media(tmp_path: Path) -> Path:
     return root
 
 
-def run(root: Path, out: Path, workers: int = 1, safe: dict[str, Any] = SAFE, **options: Any) -> BuildReport:
+def run(
+    root: Path,
+    out: Path,
+    workers: int = 1,
+    safe: dict[str, Any] = SAFE,
+    limits: dict[str, Any] | None = None,
+    **options: Any,
+) -> BuildReport:
     sources = [{"name": "pictures", "format": "captions", "path": "pictures"}]
-    recipe = toy_recipe(root, source=sources, curate={"rules": ["safe_pictures"], "safe_pictures": safe})
+    curate = {"rules": ["safe_pictures"], "safe_pictures": safe}
+    recipe = toy_recipe(root, source=sources, curate=curate, limits=limits or {})
     return build(recipe, out, workers, progress=False, load=load_toy, **options)
 
 
@@ -74,6 +82,38 @@ def test_a_dry_run_shows_what_the_function_would_leave_out(
     assert rows == {"safe_pictures: unsafe": (6, 11), "safe_pictures: the hook failed": (1, 1)}
     print_report(report)
     assert "safe_pictures: unsafe" in capsys.readouterr().out and not (tmp_path / "out").exists()
+
+
+HOSTILE = """
+import os, time
+
+def green(pixels):
+    level = int(pixels[0, 0, 1])
+    if level == 195:
+        os._exit(3)
+    if level == 185:
+        time.sleep(600)
+    return level / 255
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_dry_run_shows_what_kills_or_hangs_its_worker_and_counts_the_others(
+    media: Path, tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (media / "green_model.py").write_text(HOSTILE, "utf-8")
+    report = run(media, tmp_path / "out", workers, dry_run=True, limits={"stuck_seconds": 4})
+    (sample,) = report.rules
+    assert sample.lost == [
+        {"uri": "01.png", "reason": "crashed its worker", "detail": "exit status 3"},
+        {"uri": "03.png", "reason": "took too long", "detail": "no progress in 4 s"},
+    ]
+    assert sample.documents == 11 and sample.complete  # the picture that is none too: nobody asks about it
+    assert {row.rule: (row.failed, row.measured) for row in sample.rules} == {"safe_pictures: unsafe": (5, 10)}
+    print_report(report)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "2 would be left out with a lost worker" in shown and "crashed its worker: 01.png (exit status 3)" in shown
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_function_that_is_not_there_stops_the_build_with_its_name(media: Path, tmp_path: Path) -> None:

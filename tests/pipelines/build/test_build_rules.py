@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import toy_build
-from toy_build import load_toy, make_media, paint, toy_recipe, tree
+from toy_build import load_toy, make_media, open_deadly, paint, toy_recipe, tree
 
 import mmdata
 from pipelines.build.engine import build
 from pipelines.build.inputs import open_one
 from pipelines.build.ledger import read_ledger
 from pipelines.build.report import BuildReport, print_report
+from pipelines.build.runner import open_executor
 from pipelines.build.sample_rules import sample_rules
 from pipelines.build.settings import limits_of
 from pipelines.ingest.sources import open_source
@@ -168,12 +169,42 @@ def test_the_sample_is_spread_over_the_inputs_and_bounded(tmp_path: Path) -> Non
     entry = {"name": "web", "format": "jsonl", "path": "web"}
     recipe = toy_recipe(tmp_path, source=[entry], curate=curate)
     source = open_one(recipe, recipe.source[0], open_source)
-    sample = sample_rules(source, limits_of(recipe), documents=5)
-    assert sample.documents == sample.dropped == 5
-    assert [e["uri"] for e in sample.rules[0].examples] == ["0.jsonl#L1", "2.jsonl#L1"]
-    assert sample_rules(source, limits_of(recipe), documents=25).documents == 25
-    late = sample_rules(source, limits_of(recipe), seconds=0.0)
-    assert late.documents == 1 and not late.complete
+    with open_executor("local", 2, tmp_path / "scratch", recipe) as pool:
+        sample = sample_rules(source, limits_of(recipe), pool, documents=5)
+        assert sample.documents == sample.dropped == 5 and sample.complete
+        assert [e["uri"] for e in sample.rules[0].examples] == ["0.jsonl#L1", "2.jsonl#L1"]
+        assert sample_rules(source, limits_of(recipe), pool, documents=25).documents == 25
+        late = sample_rules(source, limits_of(recipe), pool, seconds=0.0)
+        assert late.documents == 1 and not late.complete
+
+
+def test_the_sample_ends_in_time_also_where_inputs_hold_no_document(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    for i in range(3):
+        (tmp_path / "web" / f"{i}.jsonl").write_text("no record\n" * 9, "utf-8")
+    entry = {"name": "web", "format": "jsonl", "path": "web"}
+    recipe = toy_recipe(tmp_path, source=[entry], curate={"rules": ["gopher_quality"]})
+    source = open_one(recipe, recipe.source[0], open_source)
+    with open_executor("local", 1, tmp_path / "scratch", recipe) as pool:
+        late = sample_rules(source, limits_of(recipe), pool, seconds=0.0)
+        assert (late.documents, late.complete) == (0, False)
+        assert sample_rules(source, limits_of(recipe), pool).complete
+
+
+def test_a_file_that_kills_its_reader_costs_a_dry_run_that_file_alone(pages: Path, tmp_path: Path) -> None:
+    (pages / "web" / "deadly.jsonl").write_text(json.dumps(PAGES[0]), "utf-8")
+    (sample,) = run(pages, tmp_path / "out", RULES, dry_run=True, open=open_deadly).rules
+    assert sample.lost == [{"uri": "deadly.jsonl", "reason": "crashed its worker", "detail": "SIGSEGV"}]
+    assert sample.documents == len(PAGES) and sample.complete
+
+
+def test_limits_that_languages_have_of_their_own_are_shown_as_a_range(pages: Path, tmp_path: Path) -> None:
+    german = {"language": {"languages": ["de"]}, "gopher_quality": {"min_words": 5}}
+    curate = {**RULES, "rules": ["language", "gopher_quality"], "languages": {"de": german}}
+    (sample,) = run(pages, tmp_path / "out", curate, dry_run=True).rules
+    limits = {row.rule: row.limit for row in sample.rules}
+    assert limits["gopher: too few words"] == "at least 5 to 10" and limits["language: not kept"] == "one of en; or de"
+    assert limits["language: not sure"] == "at least 0.2"
 
 
 def test_clusters_and_digests_are_of_what_came_in(pages: Path, tmp_path: Path) -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipelines.build.recipe import Recipe, parse_recipe
 from pipelines.build.worker import Call
+from pipelines.ingest.document import Document, Dropped
+from pipelines.ingest.media import Limits
+from pipelines.ingest.source import Input, Source
+from pipelines.ingest.sources import open_source
 from tokenizer.codec import Codes, Shape
 from tokenizer.codecs import load_codec
 
@@ -119,6 +125,25 @@ def hum(path: Path, seconds: float = 0.5) -> None:
         file.setsampwidth(2)
         file.setframerate(16_000)
         file.writeframes(sound.tobytes())
+
+
+class DeadlySource:
+    """A source whose reader dies of every file named `deadly`, as one in C may."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def read(self, item: Input) -> Iterator[Document | Dropped]:
+        if "deadly" in item.path:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return self._source.read(item)
+
+
+def open_deadly(name: str, format: str, path: Path, options: dict[str, Any], limits: Limits) -> Any:
+    return DeadlySource(open_source(name, format, path, options, limits))
 
 
 def make_media(root: Path, texts: int = 30, pictures: int = 12) -> None:

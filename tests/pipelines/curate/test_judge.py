@@ -37,6 +37,16 @@ def test_the_first_rule_that_fails_decides_and_every_goes_on() -> None:
     assert {"gopher: too few words", "c4: too few sentences"} <= {m.rule for m in found.measures if not m.kept}
 
 
+def test_every_asks_all_rules_of_a_family_about_a_part_too() -> None:
+    bad = document(ENGLISH, image(20, 149, "site/logo.png"))
+    one = {"pictures: word in its address"}
+    rest = {"pictures: format", "pictures: too small", "pictures: too large", "pictures: too long"}
+    for every, asked in ((False, one), (True, one | rest)):
+        found = judge(bad, rules("pictures"), every=every)
+        assert {m.rule for m in found.measures} & (one | rest) == asked
+        assert [m.rule for _, m in found.parts] == ["pictures: word in its address"]  # the first that fails
+
+
 def test_what_c4_takes_out_is_gone_for_the_rules_after_it() -> None:
     found = judge(document(f"menu\nhome\n{ENGLISH}\nabout"), rules("c4", "fineweb"))
     assert [p.text for p in found.document.parts] == [ENGLISH] and not found.failed
@@ -108,6 +118,42 @@ def test_a_language_may_have_numbers_of_its_own() -> None:
     curation = rules("gopher_quality", languages=other)
     assert reason(judge(document(GERMAN, language="en"), curation)) == "gopher: too few words"
     assert not judge(document(GERMAN, language="de-AT"), curation).failed
+
+
+def test_a_language_may_have_words_and_a_score_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "en.txt").write_text("second\n", "utf-8")
+    (tmp_path / "de.txt").write_text("sprache\n", "utf-8")
+    german = {"lists": {"words": ["de.txt"]}, "language": {"min_score": 1.0}}
+    found = rules("lists", "language", folder=tmp_path, lists={"words": ["en.txt"]}, languages={"de": german})
+    score = identify(GERMAN)[1]
+    assert reason(judge(document(ENGLISH), found)) == "lists: listed words"
+    assert reason(judge(document(GERMAN), found)) == "language: not sure"
+    german["language"]["min_score"] = score
+    found = rules("lists", "language", folder=tmp_path, lists={"words": ["en.txt"]}, languages={"de": german})
+    assert reason(judge(document(GERMAN), found)) == "lists: listed words"  # of the language found, not of the default
+    assert reason(judge(document(GERMAN, language="en"), found)) == ""  # it says English: the English list
+    digests = [found.settings()["lists"]["words"], found.settings()["languages"]["de"]["lists"]["words"]]
+    assert [[len(digest) for digest in row] for row in digests] == [[64], [64]] and digests[0] != digests[1]
+    (tmp_path / "de.txt").write_text("# none\n", "utf-8")
+    found = rules("lists", "language", folder=tmp_path, lists={"words": ["en.txt"]}, languages={"de": german})
+    assert not judge(document(GERMAN), found).failed  # a list that changed is read again
+    assert found.settings()["languages"]["de"]["lists"]["words"] != digests[1]
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"rules": ["c4"]}, "languages.de.rules: the language is known only after it is asked; write it for all"),
+        ({"lists": {"hosts": ["a.txt"]}}, "languages.de.lists.hosts: the language is known only after it is asked"),
+        ({"language": {"min_characters": 9}}, "languages.de.language.min_characters: the language is known only after"),
+    ],
+)
+def test_keys_that_are_read_before_the_language_is_known_are_refused(over: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=r".") as error:
+        rules(languages={"de": over})
+    assert words in str(error.value)
+    with pytest.raises(UserError, match=r"languages.zh-TW: languages are told apart by their first part; write 'zh'"):
+        rules(languages={"zh-TW": {}})
 
 
 def test_listed_words_are_whole_words_in_any_case() -> None:

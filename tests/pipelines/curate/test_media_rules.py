@@ -92,6 +92,39 @@ def test_or_the_document_is_dropped(folder: Path) -> None:
     assert not judge(document("words", square(10)), curation).failed
 
 
+def film(levels: list[int]) -> Part:
+    """A video of gray frames, one a second."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=1)
+        stream.width = stream.height = 64
+        for level in levels:
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), level, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return Part("video", data=file.getvalue(), uri="a.mp4")
+
+
+def test_of_a_video_the_worst_of_a_few_frames_counts(folder: Path) -> None:
+    calm, one = film([10] * 16), film([10] * 9 + [255] * 2 + [10] * 5)
+    found = judge(document("words", calm, one), safe(folder, "brightness"))
+    assert found.places == [0, 1] and [m.rule for _, m in found.parts] == ["safe_pictures: unsafe"]
+    assert found.parts[0][1].value > 0.9
+    assert judge(document("words", one), safe(folder, "brightness", frames=1)).places == [0, 1]  # the first
+    assert judge(document("words", one), safe(folder, "brightness", frames=0)).places == [0, 1]
+    assert judge(document("words", one), safe(folder, "broken", frames=0)).places == [0, 1]
+    assert judge(document("words", one), safe(folder, "broken")).places == [0]
+    assert judge(document("words", one), safe(folder, "brightness", on_bad_part="drop_document")).failed
+    assert judge(document(Part("video", data=b"no film", uri="b.mp4")), safe(folder, "brightness")).places == [0]
+
+
+def test_a_classifier_of_classes_judges_each_class_by_its_worst_frame(folder: Path) -> None:
+    found = judge(document("words", film([10, 250, 10, 10])), safe(folder, "classes"))
+    assert [(m.rule, m.limit) for _, m in found.parts] == [("safe_pictures: porn", 0.85)]
+
+
 def test_scores_by_class_are_held_to_the_limits_of_obelics(folder: Path) -> None:
     found = judge(document("words", square(216), square(217)), safe(folder, "classes"))
     assert found.places == [0, 1]

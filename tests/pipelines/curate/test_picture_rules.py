@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.curate.pictures import Pictures, address, page, paragraph, picture
+from pipelines.curate.pictures import Pictures, address, page, paragraph, picture, special
 from pipelines.curate.words import Text
 
 RULES = Pictures()
@@ -62,10 +62,18 @@ def test_a_paragraph_of_1001_words_is_too_long() -> None:
     assert "paragraph of many words" in failed(paragraph(Text(distinct(1001)), RULES))
 
 
-def test_special_characters_are_all_but_letters_and_spaces() -> None:
-    assert failed(paragraph(Text("a b c defg!!!"), RULES)) == []  # 3 of 13
-    assert failed(paragraph(Text("a b c d!!!!"), RULES)) == ["special characters in a paragraph"]  # 4 of 11
+def test_special_characters_are_all_but_letters() -> None:
+    assert special(Text("one, 2\n")) == 4 / 7  # as OBELICS counts: punctuation, digits and white space
+    assert failed(paragraph(Text("aa bb ccc defgh1!!!!"), RULES)) == ["special characters in a paragraph"]  # 8 of 20
+    assert failed(paragraph(Text("aa bb ccc defghi!!!!"), RULES)) == ["special characters in a paragraph"]  # 7 of 20
+    assert failed(paragraph(Text("aa bb ccc defghij!!!"), RULES)) == []  # 6 of 20
     assert failed(paragraph(Text("हिन्दी में लिखा हुआ वाक्य"), RULES)) == []  # vowel signs are no special characters
+
+
+def test_a_page_may_hold_fewer_special_characters() -> None:
+    text = distinct(12)  # 11 spaces among 59 characters
+    assert failed(page(Text(text + "!" * 7), 1, RULES)) == []  # 18 of 66
+    assert failed(page(Text(text + "!" * 8), 1, RULES)) == ["special characters"]  # 19 of 67
 
 
 def test_a_paragraph_that_says_one_thing_over_and_over() -> None:
