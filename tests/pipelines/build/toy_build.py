@@ -206,6 +206,43 @@ def steps(call: Call) -> list[str]:
     return done
 
 
+def killed_thrice(call: Call) -> list[str]:
+    """Somebody else kills its worker three times, at its second step; that step does no harm."""
+    file, *todo = call.args
+    done = []
+    for step in todo:
+        if step in call.skip:
+            continue
+        call.at(step)
+        if step == todo[1] and len(deaths := Path(file).read_text()) < 3:
+            Path(file).write_text(deaths + "1")
+            os.kill(os.getpid(), signal.SIGKILL)
+        done.append(step)
+    return done
+
+
+def slow_steps(call: Call) -> int:
+    """Half a second each, of which the file says that they have begun; how many were not left out."""
+    for step in range(call.args[1]):
+        if str(step) not in call.skip:
+            call.at(str(step))
+            Path(call.args[0]).write_text(str(step))
+            time.sleep(0.5)
+    return call.args[1] - len(call.skip)
+
+
+def supervise_slow_steps(folder: Path, stuck_s: float) -> None:
+    import toy_build
+
+    from pipelines.build.executor import LocalExecutor, Task
+
+    with LocalExecutor(1, folder / "logs", stuck_s=stuck_s) as pool:
+        task = Task("w", toy_build.slow_steps, (str(folder / "step"), 4), isolate=True)
+        poison: list[str] = []
+        found = pool.run([task], on_poison=lambda task, step, cause: poison.append(f"{step}: {cause}"))
+        (folder / "found").write_text(f"{found['w']} {poison}")
+
+
 def note_and_die(call: Call) -> None:
     """Says in a file that it runs; its one step kills it."""
     file, step = call.args
