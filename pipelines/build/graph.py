@@ -18,7 +18,14 @@ from pipelines.build import encode, stages, write
 from pipelines.build.inputs import EVERY, INPUT, BuildSource, Marker, touched
 from pipelines.build.media import MediaSettings
 from pipelines.build.recipe import SOFT, Recipe, soft_multiple
-from pipelines.build.settings import limits_of, media_words, own_settings, platform_words, recipe_settings
+from pipelines.build.settings import (
+    limits_of,
+    media_words,
+    own_settings,
+    platform_words,
+    recipe_settings,
+    worker_limits,
+)
 from pipelines.build.shuffle import PLAN, ShuffleArgs, shuffle
 from pipelines.build.units import Unit, fingerprint_of
 from pipelines.dedup.decontaminate import DecontaminateArgs, decontaminate
@@ -42,7 +49,7 @@ class Graph:
         self, recipe: Recipe, work: Path, names: dict[str, str], files: tuple[CodecFile, ...], load: encode.LoadCodec
     ) -> None:
         self.recipe, self.work, self.names, self.files, self.load = recipe, work, names, files, load
-        self.limits = limits_of(recipe)
+        self.limits, self.worker_limits = limits_of(recipe), worker_limits(recipe)
         self.versions, self.platform = versions(), platform_words()
         self.specs: dict[str, CodecSpec] = {}
         self.media_settings: MediaSettings | None = None
@@ -257,12 +264,14 @@ class Graph:
     def _unit(
         self, stage: str, source: BuildSource, name: str, function: Any, args: Any, decides: dict[str, Any]
     ) -> Unit:
-        fingerprint, digests = _decided(stage, source.name, decides)
-        return Unit(stage, source.name, name, fingerprint, function, self.work, args, digests)
+        return self._named(stage, source.name, name, function, args, decides)
 
     def _across(self, stage: str, name: str, function: Any, args: Any, decides: dict[str, Any]) -> Unit:
-        fingerprint, digests = _decided(stage, name, decides)
-        return Unit(stage, name, "all", fingerprint, function, self.work, args, digests)
+        return self._named(stage, name, "all", function, args, decides)
+
+    def _named(self, stage: str, owner: str, name: str, function: Any, args: Any, decides: dict[str, Any]) -> Unit:
+        fingerprint, digests = _decided(stage, owner, decides)
+        return Unit(stage, owner, name, fingerprint, function, self.work, args, digests, self.worker_limits)
 
 
 def _decided(stage: str, owner: str, decides: dict[str, Any]) -> tuple[str, dict[str, str]]:

@@ -61,6 +61,25 @@ def test_a_unit_that_bears_its_marker_is_never_done_again(tmp_path: Path) -> Non
     assert (late.folder / "words.txt").read_text() == "late" and not list(tmp_path.rglob("*.tmp"))
 
 
+def starve(call: Call, unit: Unit, folder: Path) -> Counts:
+    return {"dropped": {unit.args: 1}}
+
+
+@pytest.mark.parametrize(
+    ("reason", "skip", "stays"),
+    [("cannot decode", {}, True), ("out of memory", {}, False), ("took too long", {"a.png": "no progress"}, False)],
+)
+def test_other_limits_of_workers_undo_only_a_unit_that_met_them(
+    tmp_path: Path, reason: str, skip: dict[str, str], stays: bool
+) -> None:
+    old = Unit("say", "web", "00000", "one", starve, tmp_path, reason, worker_limits={"worker_bytes": 5})
+    new = replace(old, worker_limits={"worker_bytes": 6})
+    run_unit(Call(old, skip))
+    assert read_marker(old) and (read_marker(new) is not None) == stays
+    run_unit(Call(new))
+    assert read_marker(new)
+
+
 def test_a_unit_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     run_unit(Call(unit(tmp_path, "one")))
     with pytest.raises(RuntimeError):

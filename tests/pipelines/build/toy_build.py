@@ -18,6 +18,7 @@ KILLER = (255, 0, 255)  # the colour of a picture that kills whoever encodes it
 REFUSED = (0, 255, 255)  # and of one that the codec cannot encode
 HUNGRY = (255, 255, 1)  # of one for which it takes all memory there is
 STUCK = (1, 255, 255)  # and of one that it never comes back from
+LARGE = (255, 254, 255)  # and of one for which it holds a gigabyte for a second
 
 
 class ToyText:
@@ -57,6 +58,9 @@ class ToyImage:
             eat()
         if tuple(medium[0, 0]) == STUCK:
             time.sleep(1000)
+        if tuple(medium[0, 0]) == LARGE:
+            held = np.ones(1 << 30, np.uint8)
+            time.sleep(held[0])
         shape = self.shape(medium.shape[:2])
         means = medium.reshape(shape.h, 16, shape.w, 16, 3).mean((1, 3, 4))
         return Codes(means.astype(np.int32).reshape(-1, 1), shape)
