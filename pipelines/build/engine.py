@@ -140,10 +140,10 @@ class _Build:
         """Of the units that lost a document, the verdicts of the decontamination hold from here on."""
         for source in self.sources:
             dropped: Counter[str] = Counter()
-            for i, marker in enumerate(source.markers["decontaminate"]):
+            for i, (part, marker) in enumerate(zip(source.units["decontaminate"], source.markers["decontaminate"])):
                 dropped.update(marker["counts"].get("dropped", {}))
                 if verdicts := marker["counts"].get("verdicts"):
-                    source.verdicts[i] = (source.folders("decontaminate")[i], verdicts)
+                    source.verdicts[i] = (part.folder, verdicts)
             source.judged["decontaminate"] = (list(source.folders("decontaminate")), dict(dropped))
 
     def _take_verdicts(self, unit: Unit, counts: dict[str, Any]) -> None:

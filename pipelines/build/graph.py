@@ -38,7 +38,7 @@ from tokenizer.codecs import CodecFile
 # Raise a stage's number when its code changes what it writes.
 VERSIONS = {
     "ingest": 3, "leftovers": 1, "curate": 2, "benchmarks": 1, "decontaminate": 1, "sign": 2, "dedup": 1, "encode": 1,
-    "shuffle": 1, "write": 1, "media": 1, "finish": 1,
+    "shuffle": 2, "write": 1, "media": 1, "finish": 1,
 }  # fmt: skip
 
 
@@ -106,7 +106,7 @@ class Graph:
             verdicts, digest = source.verdicts[i]
             args = DecontaminateArgs(
                 before.folder,
-                source.folders("curate")[i],
+                source.units["curate"][i].folder,
                 verdicts,
                 source.root,
                 benchmarks.folder,
@@ -126,7 +126,8 @@ class Graph:
         kinds, units = self.recipe.dedup.near_kinds, []
         for i, before in enumerate(source.units["ingest"]):
             verdicts, digest = source.verdicts[i]
-            args = SignArgs(before.folder, source.folders("curate")[i], verdicts, source.root, kinds, self.limits)
+            curated = source.units["curate"][i].folder
+            args = SignArgs(before.folder, curated, verdicts, source.root, kinds, self.limits)
             decides = {
                 "documents": [*source.contents(i), digest],
                 "kinds in [dedup]": kinds,
@@ -180,7 +181,8 @@ class Graph:
         units = []
         for i, before in enumerate(source.units["ingest"]):
             verdicts, digest = source.verdicts[i]
-            args = encode.EncodeArgs(before.folder, source.folders("curate")[i], verdicts, source.root, settings)
+            curated = source.units["curate"][i].folder
+            args = encode.EncodeArgs(before.folder, curated, verdicts, source.root, settings)
             kinds = source.markers["curate"][i]["counts"].get("kinds", ())
             decides = {
                 "documents": [*source.contents(i), digest],
@@ -210,6 +212,7 @@ class Graph:
         )
         decides = {
             "samples": source.digests("encode"),
+            "names of the units": [unit.name for unit in source.units["encode"]],
             "seed": args.seed,
             "validation": args.validation,
             "shards": [shards.samples, shards.bytes],
@@ -218,24 +221,21 @@ class Graph:
 
     def write(self, source: BuildSource) -> list[Unit]:
         (places,) = source.folders("shuffle")
-        units = []
+        encoded, order, units = self.work / "encode" / source.name, _order(source), []
         for shard in _places(source)["shards"]:
             split, index, num = shard["split"], shard["index"], shard["num_shards"]
-            args = write.WriteArgs(source.folders("encode"), places, split, index, num)
-            units.append(
-                self._unit(
-                    "write", source, f"{split}-{index:05d}", write.write, args, _order(source, split, index, num)
-                )
-            )
+            args = write.WriteArgs(encoded, places, split, index, num)
+            decides = {**order, "place": (split, index, num)}
+            units.append(self._unit("write", source, f"{split}-{index:05d}", write.write, args, decides))
         return units
 
     def media(self, source: BuildSource) -> list[Unit]:
         (places,) = source.folders("shuffle")
         num, form = _places(source)["media_shards"], self.recipe.keep_media
-        units = []
+        encoded, order, units = self.work / "encode" / source.name, _order(source), []
         for index in range(num):
-            args = write.MediaArgs(source.folders("encode"), places, form, index, num)
-            decides = _order(source, form, index, num)
+            args = write.MediaArgs(encoded, places, form, index, num)
+            decides = {**order, "place": (form, index, num)}
             units.append(self._unit("media", source, f"{index:05d}", write.write_kept_media, args, decides))
         return units
 
@@ -280,8 +280,10 @@ def _decided(stage: str, owner: str, decides: dict[str, Any]) -> tuple[str, dict
     return fingerprint_of(stage, VERSIONS[stage], owner, list(decides.items())), digests
 
 
-def _order(source: BuildSource, *place: Any) -> dict[str, Any]:
-    return {"order of the samples": source.digests("shuffle"), "samples": source.digests("encode"), "place": place}
+def _order(source: BuildSource) -> dict[str, Any]:
+    """What decides all shards of a source. There may be thousands, each out of tens of thousands of units: what is of
+    the units is hashed once."""
+    return {"order of the samples": source.digests("shuffle"), "samples": fingerprint_of(source.digests("encode"))}
 
 
 def _places(source: BuildSource) -> dict[str, Any]:
