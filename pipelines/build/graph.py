@@ -41,6 +41,9 @@ VERSIONS = {
     "shuffle": 2, "write": 1, "media": 1, "finish": 1,
 }  # fmt: skip
 
+# Families of rules that look at pixels and samples: what they say may change with a decoder, what others say may not.
+_DECODING = {"pictures", "picture_copies", "safe_pictures", "similarity", "speech"}
+
 
 class Graph:
     """The units of a recipe's stages. A stage's can be asked for once the markers of those before it are known."""
@@ -51,6 +54,8 @@ class Graph:
         self.recipe, self.work, self.names, self.files, self.load = recipe, work, names, files, load
         self.limits, self.worker_limits = limits_of(recipe), worker_limits(recipe)
         self.versions, self.platform = versions(), platform_words()
+        self.decoders = {name: version for name, version in self.versions.items() if name != "rensa"}
+        self.decoders["cpu"] = self.platform["cpu"]
         self.specs: dict[str, CodecSpec] = {}
         self.media_settings: MediaSettings | None = None
 
@@ -91,6 +96,8 @@ class Graph:
             if source.curation is not None:
                 rules = source.curation.settings()
                 decides |= {f"curate.{name}": value for name, value in rules.items()} | {"limits": vars(self.limits)}
+                if _DECODING & set(source.curation.rules.rules):
+                    decides["library versions and CPU"] = self.decoders
             units.append(self._unit("curate", source, before.name, stages.curate, args, decides))
         return units
 
