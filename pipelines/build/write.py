@@ -159,16 +159,21 @@ def link_file(path: Path, target: Path) -> None:
 def publish_dataset(finished: Mapping[str, Path], out: Path, work: Path, empty: Iterable[str] = ()) -> None:
     """Put finished sources in place, in the dataset's order, then the dataset's manifest. `empty`: those of which no
     document is kept any more."""
-    for name in empty:
-        if (out / name).exists():
-            (out / MANIFEST).unlink(missing_ok=True)
-            (out / name / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(out / name)
+    unpublish(empty, out)
     for name, folder in finished.items():
         if not is_published(folder, out / name):
             (out / MANIFEST).unlink(missing_ok=True)
             publish(folder, out / name, work)
     write_dataset_manifest(out, list(finished))
+
+
+def unpublish(names: Iterable[str], out: Path) -> None:
+    """Take away sources of which no document is kept any more; without its manifest a dataset is none."""
+    for name in names:
+        if (out / name).exists():
+            (out / MANIFEST).unlink(missing_ok=True)
+            (out / name / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(out / name)
 
 
 def is_published(finished: Path, place: Path) -> bool:

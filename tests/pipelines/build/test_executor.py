@@ -9,11 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toy_build
 
 from mmdata.errors import RunError
 from pipelines.build.executor import LocalExecutor, Task
+from pipelines.build.worker import most_held
 
 
 def test_tasks_come_back_under_their_keys(tmp_path: Path) -> None:
@@ -21,6 +23,19 @@ def test_tasks_come_back_under_their_keys(tmp_path: Path) -> None:
         assert pool.run(Task(str(i), toy_build.double, i) for i in range(20)) == {str(i): 2 * i for i in range(20)}
         assert pool.run([Task("again", toy_build.double, 4)]) == {"again": 8}
     assert pool.peak_bytes > 0
+
+
+def test_memory_that_a_worker_held_for_a_moment_is_counted(tmp_path: Path) -> None:
+    with LocalExecutor(1, tmp_path) as pool:
+        pool.run([Task("a", toy_build.spike, 400_000_000)])
+    assert pool.peak_bytes > 400_000_000
+
+
+def test_memory_that_the_supervisor_held_before_is_no_workers(tmp_path: Path) -> None:
+    held = np.ones(most_held() + 100_000_000, np.uint8)
+    size = len(held)
+    with LocalExecutor(1, tmp_path) as pool:
+        assert pool.run([Task("a", toy_build.most, None)])["a"] < size
 
 
 def test_a_worker_is_pinned_and_lean(tmp_path: Path) -> None:

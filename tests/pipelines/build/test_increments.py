@@ -60,7 +60,7 @@ class InProcess:
 def in_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.build.engine.open_executor", InProcess)
-        patch.setattr("pipelines.build.engine.write_build_page", lambda out: None)
+        patch.setattr("pipelines.build.engine.write_build_page", lambda *words: None)
         patch.setattr("os.fsync", lambda file: None)
         yield
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.build.recipe import Recipe, parse_recipe
-from pipelines.build.worker import Call
+from pipelines.build.worker import Call, most_held
 from tokenizer.codec import Codes, Shape
 from tokenizer.codecs import load_codec
 
@@ -272,6 +272,15 @@ def supervise_one_that_holds_the_gil(folder: Path) -> None:
 
     with LocalExecutor(1, folder / "logs") as pool:
         pool.run([Task("w", toy_build.hold_the_gil, str(folder / "pid"))])
+
+
+def spike(call: Call) -> int:
+    """Holds so many bytes for less time than passes between two looks at its memory."""
+    return len(np.ones(call.args, np.uint8))
+
+
+def most(call: Call) -> int:
+    return most_held()
 
 
 def die_always(call: Call) -> None:
