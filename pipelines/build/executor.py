@@ -219,6 +219,7 @@ class LocalExecutor:
             raise _failure(attempt.task.key, message[1:], worker.log)
 
     def _check_stuck(self, waiting: deque[_Attempt], on_poison: Callable[[Task, str, str], None]) -> None:
+        # A stop of this process, and of its workers with it, is one long look: only a little of it counts.
         looked, self._looked = self._looked, time.monotonic()
         self._now += min(self._looked - looked, _LONGEST_LOOK_S)
         for place, worker in enumerate(self._workers):
@@ -262,7 +263,8 @@ class LocalExecutor:
         self, attempt: _Attempt, worker: _Worker, cause: str, on_poison: Callable[[Task, str, str], None]
     ) -> None:
         """Note a death in isolation of its step, which is poison once that has happened twice."""
-        task, step = attempt.task, worker.step or ""
+        task = attempt.task
+        step = worker.step if worker.step and worker.step != task.key else ""  # the unit's own: it commits its files
         attempt.blamed[step] += 1
         if attempt.blamed[step] < DEATHS_OF_A_STEP and len(attempt.blamed) <= _MAX_POISON:
             return
