@@ -30,6 +30,7 @@ from pipelines.build.runner import EXECUTORS, Executor, Runner, open_executor
 from pipelines.build.sample_rules import sample_rules
 from pipelines.build.settings import codec_files, codec_names, limits_of, num_workers, recipe_settings
 from pipelines.build.units import Unit, remove_units, write_json
+from pipelines.build.worker import most_held
 from pipelines.config import nearest
 from pipelines.ingest.sources import open_source
 from pipelines.look.build_page import write_build_page
@@ -55,7 +56,7 @@ def build(
     travel to workers).
     Raises UserError (asked wrongly) and RunError (full disk, interrupted, a unit that fails): the same command goes on.
     """
-    begun = time.monotonic()
+    begun, held_before = time.monotonic(), most_held()
     out = Path(out).resolve()
     if executor not in EXECUTORS:
         raise UserError(f"no executor {executor!r}; {nearest(executor, list(EXECUTORS))}")
@@ -88,9 +89,11 @@ def build(
                 if explain:
                     return BuildReport(str(out), [planned(source) for source in sources], runner.rows, dry_run=True)
                 report = BuildReport(str(out), [reported(source) for source in sources], runner.rows, pool.workers)
-                report.peak_bytes = pool.peak_bytes
-                _publish(sources, report, out)
-                return _close(report, out, time.monotonic() - begun)
+                kept = _publish(sources, report, out)
+                _close(report, out, begun, lambda: _peak(pool, held_before))
+                if not kept:
+                    raise RunError(_nothing_kept(report, out))
+                return report
     finally:
         release(held)
 
@@ -142,10 +145,10 @@ class _Build:
         """Of the units that lost a document, the verdicts of the decontamination hold from here on."""
         for source in self.sources:
             dropped: Counter[str] = Counter()
-            for i, marker in enumerate(source.markers["decontaminate"]):
+            for i, (part, marker) in enumerate(zip(source.units["decontaminate"], source.markers["decontaminate"])):
                 dropped.update(marker["counts"].get("dropped", {}))
                 if verdicts := marker["counts"].get("verdicts"):
-                    source.verdicts[i] = (source.folders("decontaminate")[i], verdicts)
+                    source.verdicts[i] = (part.folder, verdicts)
             source.judged["decontaminate"] = (list(source.folders("decontaminate")), dict(dropped))
 
     def _take_verdicts(self, unit: Unit, counts: dict[str, Any]) -> None:
@@ -161,18 +164,20 @@ class _Build:
             source.judged[unit.stage] = (folders, counts["dropped"].get(source.name, {}))
 
 
-def _publish(sources: list[BuildSource], report: BuildReport, out: Path) -> None:
+def _publish(sources: list[BuildSource], report: BuildReport, out: Path) -> bool:
     """Put the sources in place, then the dataset's manifest; then nothing refers to units that no stage has any
-    more."""
+    more. False, and no dataset in place, where no document was kept: what an earlier build made there has no ledger
+    any more. Its units stay, so that a rule that is taken back costs little."""
     full = [source for source in sources if source.units["finish"]]
+    if not full:
+        write.unpublish([source.name for source in sources], out)
     for source in sources:
         judged = [folder for folders, _ in source.judged.values() for folder in folders]
         folders = [*source.folders("ingest"), *source.folders("leftovers"), *source.folders("curate"), *judged]
         folders += [*source.folders("encode"), *source.folders("shuffle")]
         write_ledger(out / "ledger" / f"{source.name}.jsonl", folders)
     if not full:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in report.dropped.items()) or "the sources are empty"
-        raise RunError(f"no document was kept ({reasons}); see {out / 'ledger'}")
+        return False
     empty = [source.name for source in sources if source not in full]
     write.publish_dataset({s.name: s.units["finish"][0].folder for s in full}, out, out / WORK, empty)
     for row in report.sources:
@@ -180,6 +185,12 @@ def _publish(sources: list[BuildSource], report: BuildReport, out: Path) -> None
     for source in sources:
         for stage, units in source.units.items():
             remove_units(out / WORK / stage / source.name, {unit.name for unit in units})
+    return True
+
+
+def _nothing_kept(report: BuildReport, out: Path) -> str:
+    reasons = ", ".join(f"{n} {reason}" for reason, n in report.dropped.items()) or "the sources are empty"
+    return f"no document was kept ({reasons}); see {out / 'report.html'} and {out / 'ledger'}"
 
 
 @contextlib.contextmanager
@@ -192,9 +203,18 @@ def _scratch(out: Path, explain: bool) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _close(report: BuildReport, out: Path, seconds: float) -> BuildReport:
-    report.seconds = round(seconds, 3)
-    report.documents_per_second = round(report.total("documents") / max(seconds, 1e-9), 3)
+def _peak(pool: Executor, held_before: int) -> int:
+    """What the executor saw of this process and its workers, or more if this process alone, between its looks or after
+    them, held more; what it held before the build is not the build's."""
+    held = most_held()
+    return max(pool.peak_bytes, held if held > held_before else 0)
+
+
+def _close(report: BuildReport, out: Path, begun: float, peak: Callable[[], int]) -> None:
+    report.seconds = round(time.monotonic() - begun, 3)
+    report.documents_per_second = round(report.total("documents") / max(report.seconds, 1e-9), 3)
+    report.peak_bytes = peak()
     write_json(out / "report.json", report.to_json())
-    write_build_page(out)
-    return report
+    write_build_page(out, peak)
+    report.peak_bytes = peak()  # the page is made of the whole catalog
+    write_json(out / "report.json", report.to_json())

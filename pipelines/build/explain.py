@@ -12,7 +12,7 @@ from collections.abc import Container, Mapping
 
 from pipelines.build.inputs import EVERY, INPUT, KnownInputs, Marker
 from pipelines.build.report import StageReport
-from pipelines.build.units import Unit, last_marker, read_marker
+from pipelines.build.units import Unit, changed_limits, last_marker, read_marker
 
 NEVER = "not done yet"
 PERHAPS = "perhaps: if the stage before it makes something else than last time"
@@ -102,6 +102,7 @@ def reasons_of(unit: Unit, known: Known) -> list[str]:
         if old.get(word) != unit.decides.get(word):
             how = "changed" if word in unit.decides and word in old else _came_or_went(unit, word, known)
             reasons.append(f"{word.removeprefix(INPUT)} {how}")
+    reasons += [f"limits.{name} changed, and something was left out" for name in changed_limits(unit, last)]
     return reasons or [NEVER]
 
 

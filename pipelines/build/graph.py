@@ -18,7 +18,14 @@ from pipelines.build import encode, stages, write
 from pipelines.build.inputs import EVERY, INPUT, BuildSource, Marker, touched
 from pipelines.build.media import MediaSettings
 from pipelines.build.recipe import SOFT, Recipe, soft_multiple
-from pipelines.build.settings import limits_of, media_words, own_settings, platform_words, recipe_settings
+from pipelines.build.settings import (
+    limits_of,
+    media_words,
+    own_settings,
+    platform_words,
+    recipe_settings,
+    worker_limits,
+)
 from pipelines.build.shuffle import PLAN, ShuffleArgs, shuffle
 from pipelines.build.units import Unit, fingerprint_of
 from pipelines.dedup.decontaminate import DecontaminateArgs, decontaminate
@@ -31,8 +38,11 @@ from tokenizer.codecs import CodecFile
 # Raise a stage's number when its code changes what it writes.
 VERSIONS = {
     "ingest": 3, "leftovers": 1, "curate": 2, "benchmarks": 1, "decontaminate": 1, "sign": 2, "dedup": 1, "encode": 1,
-    "shuffle": 1, "write": 1, "media": 1, "finish": 1,
+    "shuffle": 2, "write": 1, "media": 1, "finish": 1,
 }  # fmt: skip
+
+# Families of rules that look at pixels and samples: what they say may change with a decoder, what others say may not.
+_DECODING = {"pictures", "picture_copies", "safe_pictures", "similarity", "speech"}
 
 
 class Graph:
@@ -42,8 +52,10 @@ class Graph:
         self, recipe: Recipe, work: Path, names: dict[str, str], files: tuple[CodecFile, ...], load: encode.LoadCodec
     ) -> None:
         self.recipe, self.work, self.names, self.files, self.load = recipe, work, names, files, load
-        self.limits = limits_of(recipe)
+        self.limits, self.worker_limits = limits_of(recipe), worker_limits(recipe)
         self.versions, self.platform = versions(), platform_words()
+        self.decoders = {name: version for name, version in self.versions.items() if name != "rensa"}
+        self.decoders["cpu"] = self.platform["cpu"]
         self.specs: dict[str, CodecSpec] = {}
         self.media_settings: MediaSettings | None = None
 
@@ -84,6 +96,8 @@ class Graph:
             if source.curation is not None:
                 rules = source.curation.settings()
                 decides |= {f"curate.{name}": value for name, value in rules.items()} | {"limits": vars(self.limits)}
+                if _DECODING & set(source.curation.rules.rules):
+                    decides["library versions and CPU"] = self.decoders
             units.append(self._unit("curate", source, before.name, stages.curate, args, decides))
         return units
 
@@ -99,7 +113,7 @@ class Graph:
             verdicts, digest = source.verdicts[i]
             args = DecontaminateArgs(
                 before.folder,
-                source.folders("curate")[i],
+                source.units["curate"][i].folder,
                 verdicts,
                 source.root,
                 benchmarks.folder,
@@ -119,7 +133,8 @@ class Graph:
         kinds, units = self.recipe.dedup.near_kinds, []
         for i, before in enumerate(source.units["ingest"]):
             verdicts, digest = source.verdicts[i]
-            args = SignArgs(before.folder, source.folders("curate")[i], verdicts, source.root, kinds, self.limits)
+            curated = source.units["curate"][i].folder
+            args = SignArgs(before.folder, curated, verdicts, source.root, kinds, self.limits)
             decides = {
                 "documents": [*source.contents(i), digest],
                 "kinds in [dedup]": kinds,
@@ -173,7 +188,8 @@ class Graph:
         units = []
         for i, before in enumerate(source.units["ingest"]):
             verdicts, digest = source.verdicts[i]
-            args = encode.EncodeArgs(before.folder, source.folders("curate")[i], verdicts, source.root, settings)
+            curated = source.units["curate"][i].folder
+            args = encode.EncodeArgs(before.folder, curated, verdicts, source.root, settings)
             kinds = source.markers["curate"][i]["counts"].get("kinds", ())
             decides = {
                 "documents": [*source.contents(i), digest],
@@ -203,6 +219,7 @@ class Graph:
         )
         decides = {
             "samples": source.digests("encode"),
+            "names of the units": [unit.name for unit in source.units["encode"]],
             "seed": args.seed,
             "validation": args.validation,
             "shards": [shards.samples, shards.bytes],
@@ -211,24 +228,21 @@ class Graph:
 
     def write(self, source: BuildSource) -> list[Unit]:
         (places,) = source.folders("shuffle")
-        units = []
+        encoded, order, units = self.work / "encode" / source.name, _order(source), []
         for shard in _places(source)["shards"]:
             split, index, num = shard["split"], shard["index"], shard["num_shards"]
-            args = write.WriteArgs(source.folders("encode"), places, split, index, num)
-            units.append(
-                self._unit(
-                    "write", source, f"{split}-{index:05d}", write.write, args, _order(source, split, index, num)
-                )
-            )
+            args = write.WriteArgs(encoded, places, split, index, num)
+            decides = {**order, "place": (split, index, num)}
+            units.append(self._unit("write", source, f"{split}-{index:05d}", write.write, args, decides))
         return units
 
     def media(self, source: BuildSource) -> list[Unit]:
         (places,) = source.folders("shuffle")
         num, form = _places(source)["media_shards"], self.recipe.keep_media
-        units = []
+        encoded, order, units = self.work / "encode" / source.name, _order(source), []
         for index in range(num):
-            args = write.MediaArgs(source.folders("encode"), places, form, index, num)
-            decides = _order(source, form, index, num)
+            args = write.MediaArgs(encoded, places, form, index, num)
+            decides = {**order, "place": (form, index, num)}
             units.append(self._unit("media", source, f"{index:05d}", write.write_kept_media, args, decides))
         return units
 
@@ -257,12 +271,14 @@ class Graph:
     def _unit(
         self, stage: str, source: BuildSource, name: str, function: Any, args: Any, decides: dict[str, Any]
     ) -> Unit:
-        fingerprint, digests = _decided(stage, source.name, decides)
-        return Unit(stage, source.name, name, fingerprint, function, self.work, args, digests)
+        return self._named(stage, source.name, name, function, args, decides)
 
     def _across(self, stage: str, name: str, function: Any, args: Any, decides: dict[str, Any]) -> Unit:
-        fingerprint, digests = _decided(stage, name, decides)
-        return Unit(stage, name, "all", fingerprint, function, self.work, args, digests)
+        return self._named(stage, name, "all", function, args, decides)
+
+    def _named(self, stage: str, owner: str, name: str, function: Any, args: Any, decides: dict[str, Any]) -> Unit:
+        fingerprint, digests = _decided(stage, owner, decides)
+        return Unit(stage, owner, name, fingerprint, function, self.work, args, digests, self.worker_limits)
 
 
 def _decided(stage: str, owner: str, decides: dict[str, Any]) -> tuple[str, dict[str, str]]:
@@ -271,8 +287,10 @@ def _decided(stage: str, owner: str, decides: dict[str, Any]) -> tuple[str, dict
     return fingerprint_of(stage, VERSIONS[stage], owner, list(decides.items())), digests
 
 
-def _order(source: BuildSource, *place: Any) -> dict[str, Any]:
-    return {"order of the samples": source.digests("shuffle"), "samples": source.digests("encode"), "place": place}
+def _order(source: BuildSource) -> dict[str, Any]:
+    """What decides all shards of a source. There may be thousands, each out of tens of thousands of units: what is of
+    the units is hashed once."""
+    return {"order of the samples": source.digests("shuffle"), "samples": fingerprint_of(source.digests("encode"))}
 
 
 def _places(source: BuildSource) -> dict[str, Any]:

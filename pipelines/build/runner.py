@@ -71,8 +71,9 @@ def _marker(unit: Unit) -> Marker:
 
 
 def _poison_key(unit: Unit) -> str:
-    """With the fingerprint: a file that was mended is tried again."""
-    return f"{unit.key} {unit.fingerprint}"
+    """With the fingerprint and the limits: a file that was mended is tried again, and so is one that has more time."""
+    limits = " ".join(f"{name}={value}" for name, value in sorted(unit.worker_limits.items()))
+    return f"{unit.key} {unit.fingerprint} {limits}"
 
 
 def _read_poison(work: Path) -> dict[str, dict[str, str]]:

@@ -51,7 +51,8 @@ def codec_names(recipe: Recipe, load: LoadCodec, files: tuple[CodecFile, ...] = 
     return names
 
 
-# Keys of [limits] that hold for worker processes: they are no settings of a dataset.
+# Keys of [limits] that hold for worker processes: they are no settings of a dataset, and decide only units in which
+# something was left out for them.
 _OF_WORKERS = {"stuck_seconds", "worker_bytes"}
 
 # Keys that came after the first datasets: a recipe that leaves them at their defaults has the settings it always had.
@@ -113,6 +114,11 @@ def media_words(media: MediaSettings, kinds: set[str]) -> dict[str, Any]:
 
 def limits_of(recipe: Recipe) -> Limits:
     return Limits(**recipe.limits.model_dump(exclude=_OF_WORKERS))
+
+
+def worker_limits(recipe: Recipe) -> dict[str, float]:
+    """The keys of [limits] that hold for worker processes."""
+    return recipe.limits.model_dump(include=_OF_WORKERS)
 
 
 def platform_words() -> dict[str, str]:

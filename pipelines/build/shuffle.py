@@ -17,14 +17,14 @@ import numpy as np
 from mmdata.manifest import split_of
 from mmdata.media import media_shard_of
 from mmdata.shards import SPLITS
-from pipelines.build.encode import INDEX, MEDIA_INDEX
+from pipelines.build.encode import INDEX, INDEX_DTYPE, MEDIA_INDEX
 from pipelines.build.ledger import write_dropped
 from pipelines.build.units import Counts, Unit, read_lines, write_json, write_lines
 from pipelines.build.worker import Call
 from pipelines.ingest.document import Dropped
 
 PLACES_DTYPE = np.dtype([("unit", "<i4"), ("offset", "<i8"), ("length", "<i8")])
-PLAN = "shards.json"
+PLAN, UNITS = "shards.json", "units.json"
 PLACES, MEDIA_PLACES = "{split}-{index:05d}.npy", "media-{index:05d}.jsonl"
 
 
@@ -38,46 +38,87 @@ class ShuffleArgs:
 
 
 def shuffle(call: Call, unit: Unit, folder: Path) -> Counts:
-    """For each shard a file of places, in the order in which it is written; and `shards.json`, the list of them."""
+    """For each shard a file of places, in the order in which it is written; `shards.json`, the list of them; and
+    `units.json`, the names of the units whose numbers are in the places."""
     args: ShuffleArgs = unit.args
     rows = [np.load(path / INDEX) for path in args.encoded]
-    places = np.concatenate([_places(i, row) for i, row in enumerate(rows)] or [np.zeros(0, PLACES_DTYPE)])
-    ids = [bytes(row["id"]) for part in rows for row in part]
-    clusters = [bytes(row["cluster"]) for part in rows for row in part]
-    keys = [order_key(args.seed, i) for i in ids]
-    order, again = _without_repeats(sorted(range(len(ids)), key=lambda i: (keys[i], ids[i])), ids)
-    splits = [split_of(clusters[i].hex(), args.validation) for i in order]
+    counts = [len(row) for row in rows]
+    index = np.concatenate([np.zeros(0, INDEX_DTYPE), *rows])
+    del rows
+    order, again = _without_repeats(ordered(index["id"], args.seed), index["id"])
+    places = np.empty(len(order), PLACES_DTYPE)
+    places["unit"] = np.repeat(np.arange(len(counts)), counts)[order]
+    places["offset"], places["length"] = index["offset"][order], index["length"][order]
+    validation = _in_validation(index["cluster"], args.validation)[order]
+    dropped = [
+        Dropped(unit.source, "", "shuffle", "same id", f"document {index['id'][i].tobytes().hex()} came twice")
+        for i in again
+    ]
+    del index
     shards = []
     for split in SPLITS:
-        chosen = places[[i for i, s in zip(order, splits) if s == split]]
+        chosen = places[validation == (split == "validation")]
         parts = list(cut(chosen, args.shard_samples, args.shard_bytes))
-        if split == "train" and not parts and order:
+        if split == "train" and not parts and len(order):
             parts = [chosen]  # a source has a train split, be it without samples
-        for index, part in enumerate(parts):
+        for number, part in enumerate(parts):
             call.at(split)
-            np.save(folder / PLACES.format(split=split, index=index), part)
-            shards.append({"split": split, "index": index, "num_shards": len(parts), "samples": len(part)})
-    media = _media_places(args, folder) if order else 0
+            np.save(folder / PLACES.format(split=split, index=number), part)
+            shards.append({"split": split, "index": number, "num_shards": len(parts), "samples": len(part)})
+    media = _media_places(args, folder) if len(order) else 0
     write_json(folder / PLAN, {"shards": shards, "media_shards": media})
-    dropped = [Dropped(unit.source, "", "shuffle", "same id", f"document {ids[i].hex()} came twice") for i in again]
+    write_json(folder / UNITS, [path.name for path in args.encoded])
     return {"samples": len(order), "shards": len(shards), "dropped": write_dropped(folder, dropped)}
 
 
-def order_key(seed: int, document: bytes) -> bytes:
+def ordered(ids: np.ndarray, seed: int) -> np.ndarray:
+    """The places of document ids (uint8 [n, 16]) in the order of a source: by `order_key`, then by id, then as they
+    came; int64 [n]."""
+    data, keys = memoryview(ids.tobytes()), bytearray(ids.size)
+    for begin in range(0, len(data), 16):
+        keys[begin : begin + 16] = order_key(seed, data[begin : begin + 16])
+    first, second = _halves(np.frombuffer(keys, np.uint8))
+    return np.lexsort((*reversed(_halves(ids)), second, first))
+
+
+def _halves(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Words of 16 bytes as two numbers each (uint64 [n]), which are in the order that the bytes are in."""
+    halves = np.ascontiguousarray(words).view(">u8").reshape(-1, 2).astype(np.uint64)
+    return halves[:, 0], halves[:, 1]
+
+
+def _in_validation(clusters: np.ndarray, share: float) -> np.ndarray:  # uint8 [n, 16] -> bool [n]
+    """Whether each cluster is in the validation split; each is asked for once."""
+    high, low = _halves(clusters)
+    order = np.lexsort((low, high))
+    new = _differs(high[order], low[order])
+    asked = [split_of(clusters[i].tobytes().hex(), share) == "validation" for i in order[new].tolist()]
+    found = np.empty(len(clusters), bool)
+    found[order] = np.array(asked, bool)[np.cumsum(new) - 1]
+    return found
+
+
+def _differs(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Whether each word is another than the one before it; bool [n]."""
+    new = np.ones(len(high), bool)
+    new[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    return new
+
+
+def order_key(seed: int, document: bytes | memoryview) -> bytes:
     """What a source's samples are sorted by: 16 bytes of blake2b over the seed and the document id."""
     return hashlib.blake2b(str(seed).encode() + b"\0" + document, digest_size=16).digest()
 
 
 def cut(places: np.ndarray, samples: int, max_bytes: int) -> Iterator[np.ndarray]:
     """Runs of places: a shard closes before it would hold more samples or bytes (one sample may pass the bytes)."""
-    begin = size = 0
-    for i, length in enumerate(places["length"].tolist()):
-        if i > begin and (i - begin >= samples or size + length > max_bytes):
-            yield places[begin:i]
-            begin, size = i, 0
-        size += length
-    if begin < len(places):
-        yield places[begin:]
+    ends = np.cumsum(places["length"])
+    begin = 0
+    while begin < len(places):
+        most = max_bytes + (int(ends[begin - 1]) if begin else 0)
+        end = max(begin + 1, min(begin + samples, int(np.searchsorted(ends, most, "right"))))
+        yield places[begin:end]
+        begin = end
 
 
 def _media_places(args: ShuffleArgs, folder: Path) -> int:
@@ -95,16 +136,8 @@ def _media_places(args: ShuffleArgs, folder: Path) -> int:
     return num_shards
 
 
-def _places(number: int, index: np.ndarray) -> np.ndarray:
-    places = np.zeros(len(index), PLACES_DTYPE)
-    places["unit"], places["offset"], places["length"] = number, index["offset"], index["length"]
-    return places
-
-
-def _without_repeats(order: list[int], ids: list[bytes]) -> tuple[list[int], list[int]]:
+def _without_repeats(order: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Documents with one id lie side by side; the first in the order of the inputs stays."""
-    kept: list[int] = []
-    again: list[int] = []
-    for i in order:
-        (again if kept and ids[kept[-1]] == ids[i] else kept).append(i)
-    return kept, again
+    high, low = _halves(ids)
+    new = _differs(high[order], low[order])
+    return order[new], order[~new]

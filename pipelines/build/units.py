@@ -21,9 +21,11 @@ from typing import IO, Any
 
 from mmdata.commit import sha256_of, temporary, write_bytes
 from mmdata.errors import UserError
+from pipelines.build.executor import OUT_OF_MEMORY
 from pipelines.build.worker import Call
 
 Counts = dict[str, Any]
+_LIMITS = "left something out under"  # of a marker: the limits of workers then
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Unit:
     work: Path  # OUT/.work
     args: Any = None
     decides: dict[str, str] = field(default_factory=dict)  # what decided the fingerprint, in words -> its digest
+    worker_limits: dict[str, float] = field(default_factory=dict)  # they decide only where something met them
 
     @property
     def key(self) -> str:
@@ -59,9 +62,18 @@ def fingerprint_of(*parts: Any) -> str:
 
 
 def read_marker(unit: Unit) -> dict[str, Any] | None:
-    """The unit's marker if it is done under the same fingerprint, else None."""
+    """The unit's marker if it is done under the same fingerprint, else None. A unit that left out what a worker had no
+    time or memory for must have done so under the same limits."""
     marker = last_marker(unit)
-    return marker if marker is not None and marker.get("fingerprint") == unit.fingerprint else None
+    if marker is None or marker.get("fingerprint") != unit.fingerprint or changed_limits(unit, marker):
+        return None
+    return marker
+
+
+def changed_limits(unit: Unit, marker: dict[str, Any]) -> list[str]:
+    """The limits of workers that are others than those which made the marker's unit leave something out."""
+    old = marker.get(_LIMITS, unit.worker_limits)
+    return [name for name in {**old, **unit.worker_limits} if old.get(name) != unit.worker_limits.get(name)]
 
 
 def last_marker(unit: Unit) -> dict[str, Any] | None:
@@ -114,6 +126,7 @@ def _commit(call: Call, unit: Unit, written: Path, counts: Counts, seconds: floa
         "counts": counts,
         "seconds": round(seconds, 3),
         **({"decides": unit.decides} if unit.decides else {}),
+        **({_LIMITS: unit.worker_limits} if call.skip or OUT_OF_MEMORY in counts.get("dropped", {}) else {}),
     }
     write_json(unit.marker_path, marker)
     return marker

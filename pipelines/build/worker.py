@@ -95,13 +95,23 @@ def _run(task: Any, send: _Sender) -> None:
             raise task
         function, args, skip, isolate = task
         result = function(Call(args, skip, isolate, _reporter(send, isolate)))
-        send(("done", result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+        send(("done", result, most_held()))
     except BaseException as error:
         with contextlib.suppress(OSError):  # a full disk must not make a death of it
             traceback.print_exc()  # into this worker's log
         number = getattr(error, "errno", None) if isinstance(error, OSError) else None
         kind = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__  # libraries have their own
         send(("error", kind, str(error), number))
+
+
+def most_held() -> int:
+    """The most bytes of memory that this process ever held. (Of a process that was begun by another, Linux's getrusage
+    says what that one held, if it is more.)"""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _reporter(send: _Sender, isolate: bool) -> Callable[[str], None]:

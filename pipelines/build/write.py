@@ -5,9 +5,10 @@ Everything is put together under OUT/.work and linked into place by one rename, 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mmdata.media import Media, MediaInfo, write_media_shard
 from mmdata.sample import Sample
 from mmdata.shards import ShardInfo, decode_sample, write_encoded_shard
 from pipelines.build.encode import MEDIA, SAMPLES
-from pipelines.build.shuffle import MEDIA_PLACES, PLACES
+from pipelines.build.shuffle import MEDIA_PLACES, PLACES, UNITS
 from pipelines.build.units import Counts, Unit, read_lines, sync
 from pipelines.build.worker import Call
 from tokenizer.codec import CodecSpec
@@ -31,7 +32,7 @@ _MAX_OPEN = 200
 
 @dataclass(frozen=True)
 class WriteArgs:
-    encoded: tuple[Path, ...]
+    encoded: Path  # folder of all encode units of the source: they are named in the shuffle unit's
     places: Path  # folder of the shuffle unit
     split: str
     index: int
@@ -40,7 +41,7 @@ class WriteArgs:
 
 @dataclass(frozen=True)
 class MediaArgs:
-    encoded: tuple[Path, ...]
+    encoded: Path
     places: Path
     form: str  # keep_media of the recipe
     index: int
@@ -68,15 +69,22 @@ def write(call: Call, unit: Unit, folder: Path) -> Counts:
 
 def _samples(call: Call, args: WriteArgs, places: np.ndarray) -> Iterator[tuple[Sample, bytes]]:
     """Samples with their records, which the encode stage made as they are stored."""
+    folders = _folders(args)
     files: dict[int, np.memmap[Any, Any]] = {}  # each holds a file open
     for number, offset, length in places.tolist():
         call.at(f"{args.split}-{args.index}")
         if number not in files:
             if len(files) >= _MAX_OPEN:
                 files.pop(next(iter(files)))
-            files[number] = np.memmap(args.encoded[number] / SAMPLES, np.uint8, "r")
+            files[number] = np.memmap(folders(number) / SAMPLES, np.uint8, "r")
         record = files[number][offset : offset + length].tobytes()
         yield decode_sample(record), record
+
+
+def _folders(args: WriteArgs | MediaArgs) -> Callable[[int], Path]:
+    """The folder of an encode unit by its number in the places."""
+    names = json.loads((args.places / UNITS).read_text("ascii"))
+    return lambda number: args.encoded / names[number]
 
 
 def write_kept_media(call: Call, unit: Unit, folder: Path) -> Counts:
@@ -87,9 +95,10 @@ def write_kept_media(call: Call, unit: Unit, folder: Path) -> Counts:
 
 
 def _media(call: Call, args: MediaArgs) -> Iterator[Media]:
+    folders = _folders(args)
     for row in read_lines(args.places / MEDIA_PLACES.format(index=args.index)):
         call.at(row["digest"])
-        with (args.encoded[row["unit"]] / MEDIA).open("rb") as file:
+        with (folders(row["unit"]) / MEDIA).open("rb") as file:
             file.seek(row["offset"])
             data = file.read(row["length"])
         if args.form == "original":
@@ -150,16 +159,21 @@ def link_file(path: Path, target: Path) -> None:
 def publish_dataset(finished: Mapping[str, Path], out: Path, work: Path, empty: Iterable[str] = ()) -> None:
     """Put finished sources in place, in the dataset's order, then the dataset's manifest. `empty`: those of which no
     document is kept any more."""
-    for name in empty:
-        if (out / name).exists():
-            (out / MANIFEST).unlink(missing_ok=True)
-            (out / name / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(out / name)
+    unpublish(empty, out)
     for name, folder in finished.items():
         if not is_published(folder, out / name):
             (out / MANIFEST).unlink(missing_ok=True)
             publish(folder, out / name, work)
     write_dataset_manifest(out, list(finished))
+
+
+def unpublish(names: Iterable[str], out: Path) -> None:
+    """Take away sources of which no document is kept any more; without its manifest a dataset is none."""
+    for name in names:
+        if (out / name).exists():
+            (out / MANIFEST).unlink(missing_ok=True)
+            (out / name / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(out / name)
 
 
 def is_published(finished: Path, place: Path) -> bool:

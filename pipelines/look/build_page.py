@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 
 import mmdata
 from mmdata.commit import write_bytes
+from mmdata.manifest import MANIFEST
 from tokenizer.item import KINDS
 
 MEDIA = KINDS[1:5]
@@ -27,12 +28,13 @@ _STAGES = (
 )  # fmt: skip
 
 
-def write_build_page(folder: Path) -> Path:
-    """Write the page of the finished build in `folder` to its report.html; returns that path."""
+def write_build_page(folder: Path, peak_bytes: Callable[[], int] = lambda: 0) -> Path:
+    """Write the page of the build in `folder`, which kept samples or none, to its report.html; returns that path.
+    `peak_bytes`: of memory, asked for once the page is made, where that may be more than report.json knows."""
     report = json.loads((folder / "report.json").read_text("utf-8"))
     ledger = [entry for path in sorted((folder / "ledger").glob("*.jsonl")) for entry in _lines(path)]
-    dataset = mmdata.open(folder)
-    tables = {name: source.catalog for name, source in dataset.sources.items()}
+    sources = mmdata.open(folder).sources if (folder / MANIFEST).exists() else {}
+    tables = {name: source.catalog for name, source in sources.items()}
     sections = [
         ("What came through", _funnel(report, ledger)),
         ("What was left out", _left_out(ledger)),
@@ -44,7 +46,7 @@ def write_build_page(folder: Path) -> Path:
     lead = (
         f"{report['documents']:,} documents in, {report['samples']:,} samples in {report['seconds']:,.1f} s"
         f" ({report['documents_per_second']:,.1f} documents/s, {report['workers']} workers, peak memory"
-        f" {report['peak_bytes'] / 1e9:.2f} GB). Tokens are codes: a layout adds its own."
+        f" {max(report['peak_bytes'], peak_bytes()) / 1e9:.2f} GB). Tokens are codes: a layout adds its own."
     )
     links = "".join(f'<a href="#{_anchor(name)}">{name}</a>' for name, _ in sections)
     body = "".join(f'<h2 id="{_anchor(name)}">{name}</h2>\n{inner}\n' for name, inner in sections)

@@ -22,6 +22,7 @@ from pipelines.build.engine import build
 from pipelines.build.inputs import cut_inputs
 from pipelines.build.ledger import read_ledger
 from pipelines.build.report import BuildReport
+from pipelines.build.worker import most_held
 from pipelines.ingest.source import Input
 from pipelines.look.page import write_page
 from pipelines.look.tables import dataset_stats
@@ -314,6 +315,43 @@ def test_nothing_kept_is_no_dataset(tmp_path: Path) -> None:
         run(media, tmp_path / "out", source=[{"name": "pictures", "format": "captions", "path": "pictures"}])
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert read_ledger(tmp_path / "out" / "ledger" / "pictures.jsonl")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["samples"] == 0 and report["dropped"] == {"cannot decode": 1, "no part left": 1}
+    assert "cannot decode" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+def test_a_build_that_keeps_nothing_any_more_leaves_no_earlier_dataset(media: Path, tmp_path: Path) -> None:
+    """What is in the folder is of one build: the ledger and the report of this one, and no samples of another."""
+    source = [{"name": name, "format": "text", "path": f"text/{i}"} for i, name in enumerate("ab")]
+    out = tmp_path / "out"
+    run(media, out, source=source)
+    before = tree(out)
+    strict = {"rules": ["gopher_quality"], "gopher_quality": {"min_words": 10_000}}
+    with pytest.raises(RunError, match=r"no document was kept .20 gopher: .*; see .*report.html and .*ledger"):
+        run(media, out, source=source, curate=strict)
+    with pytest.raises(UserError, match="not a finished dataset"):
+        mmdata.open(out)
+    assert sorted(p.name for p in out.iterdir()) == [".work", "ledger", "report.html", "report.json"]
+    assert [len(read_ledger(out / "ledger" / f"{name}.jsonl")) for name in "ab"] == [10, 10]
+    report = json.loads((out / "report.json").read_text())
+    assert report["documents"] == 20 and report["samples"] == 0 and report["seconds"] > 0
+    assert "left out in curate" in (out / "report.html").read_text("utf-8")
+    run(media, out, source=source)
+    assert tree(out) == before
+
+
+def test_the_peak_of_memory_is_taken_last(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is made by the supervisor, out of the whole catalog: it may take more than all workers did."""
+    most = most_held() + (300 << 20)
+
+    def tokens(tables: Any) -> str:
+        return str(np.ones(most, np.uint8)[0])
+
+    monkeypatch.setattr("pipelines.look.build_page._tokens", tokens)
+    report = run(media, tmp_path / "out", source=[{"name": "text", "format": "text", "path": "text"}])
+    assert report.peak_bytes > most - (100 << 20)
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["peak_bytes"] == report.peak_bytes
+    assert f"peak memory {report.peak_bytes / 1e9:.2f} GB" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
 def test_inputs_are_cut_by_number_and_bytes() -> None:

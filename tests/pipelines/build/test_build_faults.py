@@ -152,6 +152,27 @@ def test_a_picture_that_takes_all_time_or_memory_costs_no_other(
     assert items(tmp_path / "out") == items(tmp_path / "refused")  # as where that picture costs no more than itself
 
 
+def test_another_limit_runs_the_units_again_that_left_something_out_and_no_other(media: Path, tmp_path: Path) -> None:
+    """A picture for which the codec needs a gigabyte: too much for one limit, and well below another."""
+    own, out = tmp_path / "media", tmp_path / "out"
+    shutil.copytree(media / "pictures", own / "pictures")
+    paint(own / "pictures" / "05.png", toy_build.LARGE)
+    source = [{"name": "pictures", "format": "captions", "path": "pictures"}]
+    strict, mild = {"worker_bytes": 600_000_000}, {"worker_bytes": 4_000_000_000}
+    assert run(own, out, source=source, limits=strict).dropped == {"cannot decode": 1, "out of memory": 1}
+    assert run(own, out, source=source, limits=strict).units_run == 0
+    said = build(toy_recipe(own, source=source, limits=mild), out, 1, explain=True, progress=False, load=load_toy)
+    assert [(row.stage, row.stale, row.why) for row in said.stages if row.stale] == [
+        ("encode", 1, "limits.worker_bytes changed, and something was left out")
+    ]
+    report = run(own, out, source=source, limits=mild)
+    assert report.dropped == {"cannot decode": 1}
+    assert {s.stage: s.stale for s in report.stages if s.stale} == {"encode": 1, "shuffle": 1, "write": 3, "finish": 1}
+    run(own, tmp_path / "fresh", source=source, limits=mild)
+    assert tree(out) == tree(tmp_path / "fresh")
+    assert run(own, out, source=source, limits=strict).units_run == 0  # nothing is left out now
+
+
 def items(out: Path) -> dict[str, list[tuple[str, list[list[int]]]]]:
     """The codes of every sample of a dataset."""
     dataset = mmdata.open(out)

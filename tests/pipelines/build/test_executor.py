@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toy_build
 
 from mmdata.errors import RunError
 from pipelines.build.executor import LocalExecutor, Task
+from pipelines.build.worker import most_held
 
 
 def test_tasks_come_back_under_their_keys(tmp_path: Path) -> None:
@@ -20,6 +23,19 @@ def test_tasks_come_back_under_their_keys(tmp_path: Path) -> None:
         assert pool.run(Task(str(i), toy_build.double, i) for i in range(20)) == {str(i): 2 * i for i in range(20)}
         assert pool.run([Task("again", toy_build.double, 4)]) == {"again": 8}
     assert pool.peak_bytes > 0
+
+
+def test_memory_that_a_worker_held_for_a_moment_is_counted(tmp_path: Path) -> None:
+    with LocalExecutor(1, tmp_path) as pool:
+        pool.run([Task("a", toy_build.spike, 400_000_000)])
+    assert pool.peak_bytes > 400_000_000
+
+
+def test_memory_that_the_supervisor_held_before_is_no_workers(tmp_path: Path) -> None:
+    held = np.ones(most_held() + 100_000_000, np.uint8)
+    size = len(held)
+    with LocalExecutor(1, tmp_path) as pool:
+        assert pool.run([Task("a", toy_build.most, None)])["a"] < size
 
 
 def test_a_worker_is_pinned_and_lean(tmp_path: Path) -> None:
@@ -79,7 +95,79 @@ def test_a_task_may_be_isolated_from_the_start(tmp_path: Path) -> None:
     with LocalExecutor(1, tmp_path) as pool:
         task = Task("a", toy_build.note_and_die, (str(tmp_path / "runs"), "bad"), isolate=True)
         pool.run([task], on_poison=lambda t, step, cause: begun.append(step))
-    assert begun == ["bad"] and (tmp_path / "runs").read_text() == "1" * 2  # killed once, and done
+    assert begun == ["bad"] and (tmp_path / "runs").read_text() == "1" * 3  # killed twice, and done
+
+
+def test_one_death_in_isolation_condemns_no_step(tmp_path: Path) -> None:
+    """The kernel, or an operator, may kill the worker of one unit three times at what is current then."""
+    (tmp_path / "deaths").touch()
+    met: list[str] = []
+    with LocalExecutor(1, tmp_path) as pool:
+        task = Task("a", toy_build.killed_thrice, (str(tmp_path / "deaths"), "1", "2", "3"))
+        assert pool.run([task], on_poison=lambda t, step, cause: met.append(step)) == {"a": ["1", "2", "3"]}
+    assert not met and (tmp_path / "deaths").read_text() == "111"
+
+
+def test_time_in_which_the_supervisor_was_stopped_is_no_lack_of_progress(tmp_path: Path) -> None:
+    """Ctrl-Z stops the whole group for longer than a worker may say nothing; then it goes on."""
+    words = f"import toy_build as t; from pathlib import Path; t.supervise_slow_steps(Path({str(tmp_path)!r}), 3.0)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
+    supervisor = subprocess.Popen([sys.executable, "-c", words], env=environment, start_new_session=True)
+    for _ in range(600):
+        if (tmp_path / "step").exists():
+            break
+        time.sleep(0.05)
+    os.killpg(supervisor.pid, signal.SIGSTOP)
+    step = (tmp_path / "step").read_text()
+    time.sleep(4.5)
+    os.killpg(supervisor.pid, signal.SIGCONT)
+    assert supervisor.wait(60) == 0
+    assert step != "3" and (tmp_path / "found").read_text() == "4 []"
+    assert (tmp_path / "logs" / "worker-0.log").read_text() == ""
+
+
+def starts(folder: Path, code: str) -> dict[str, str]:
+    """An environment whose Python processes run `code` as they start."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_worker_killed_before_it_was_ready_is_started_again(tmp_path: Path, workers: int) -> None:
+    code = f"""
+import os
+with open({str(tmp_path / "starts")!r}, "a") as file:
+    file.write("1")
+    file.flush()
+    if file.tell() <= 2:
+        os.kill(os.getpid(), 9)
+"""
+    with LocalExecutor(workers, tmp_path / "logs", starts(tmp_path / "site", code)) as pool:
+        tasks = [Task(str(i), toy_build.double, i) for i in range(6)]
+        assert pool.run(tasks) == {str(i): 2 * i for i in range(6)}
+    assert 3 <= len((tmp_path / "starts").read_text()) <= workers + 2
+
+
+def test_a_worker_that_never_starts_stops_the_run_with_what_it_printed(tmp_path: Path) -> None:
+    code = f"""
+with open({str(tmp_path / "starts")!r}, "a") as file:
+    file.write("1")
+print("no such library")
+import os
+os._exit(5)
+"""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "worker-0.log").write_text("of a worker before it\n")
+    with (
+        LocalExecutor(1, tmp_path / "logs", {**starts(tmp_path / "site", code), "PYTHONUNBUFFERED": "1"}) as pool,
+        pytest.raises(RunError, match=r"does not start, 3 times in a row .exit status 5.: no such library; its log is"),
+    ):
+        pool.run([Task("a", toy_build.double, 1)])
+    assert (tmp_path / "starts").read_text() == "111"
+    silent = starts(tmp_path / "other", "import os; os._exit(5)")
+    with LocalExecutor(1, tmp_path / "logs", silent) as pool, pytest.raises(RunError, match="it printed nothing"):
+        pool.run([Task("a", toy_build.double, 1)])
 
 
 def test_a_poison_step_of_an_earlier_run_is_not_met_again(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from toy_build import hum, load_toy, paint, toy_recipe, tree
 
 import mmdata
 from mmdata.errors import UserError
+from pipelines.build import graph
 from pipelines.build.engine import build
 from pipelines.build.executor import Task
 from pipelines.build.ledger import read_ledger
@@ -59,7 +60,7 @@ class InProcess:
 def in_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.build.engine.open_executor", InProcess)
-        patch.setattr("pipelines.build.engine.write_build_page", lambda out: None)
+        patch.setattr("pipelines.build.engine.write_build_page", lambda *words: None)
         patch.setattr("os.fsync", lambda file: None)
         yield
 
@@ -403,6 +404,27 @@ def test_files_that_no_document_shows_are_told_without_reading_records_again(
     assert left("a.png") == ["b.png"] and left("b.png") == ["a.png"]
     said = run(root, out, changes, explain=True)
     assert not any(row.stale or row.maybe for row in said.stages)
+
+
+@pytest.mark.parametrize("family", ["picture_copies", "pictures", "safe_pictures", "similarity", "speech"])
+@pytest.mark.parametrize("what", ["pillow", "cpu"])
+def test_another_decoder_or_cpu_asks_the_rules_on_media_again_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, what: str
+) -> None:
+    root, out = tmp_path / "in", tmp_path / "out"
+    plant(root)
+    write(root / "hook_of_a_test.py", b"def one(*_):\n    return 1.0\n")
+    hooks = {"safe_pictures": "classifier", "similarity": "scorer"}
+    table = {hooks[family]: "hook_of_a_test:one"} if family in hooks else {}
+    ruled = {"curate": {"rules": [family], family: table}}
+    changes = {"source": [source | ruled if source["name"] == "pictures" else source for source in SOURCES]}
+    run(root, out, changes)
+    for name in ("versions", "platform_words"):
+        words = getattr(graph, name)()
+        monkeypatch.setattr(graph, name, lambda words=words: {k: "other" if k == what else v for k, v in words.items()})
+    said = run(root, out, changes, explain=True)
+    stale = {row.source: (row.stale, row.why) for row in said.stages if row.stage == "curate" and row.stale}
+    assert stale == {"pictures": (2, "library versions and CPU changed")}
 
 
 def test_another_weight_plans_and_writes_nothing_anew(built: dict[bool, Path], tmp_path: Path) -> None:

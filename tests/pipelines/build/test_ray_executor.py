@@ -19,7 +19,7 @@ from mmdata.errors import RunError, UserError
 from pipelines.build.engine import build
 from pipelines.build.executor import Task
 from pipelines.build.ledger import read_ledger
-from pipelines.build.ray_executor import NodeSettings, RayExecutor, run_on_node
+from pipelines.build.ray_executor import NodeSettings, RayExecutor, _drop_pool, run_on_node
 from tests.pipelines.dedup.test_decontaminate import plant as plant_evaluation
 from tests.pipelines.dedup.test_dedup_build import ALL, copy_picture, plant
 from tests.pipelines.fit.test_exclude import speak
@@ -42,6 +42,23 @@ def test_a_node_that_would_make_other_codes_is_refused(tmp_path: Path) -> None:
     node = settings(tmp_path, {"jaxlib": "0.0.1"})
     found = run_on_node(node, Task("codecs", toy_build.double, None))
     assert found.error.startswith("a node has jaxlib ") and "the build's is 0.0.1" in found.error
+
+
+def test_a_worker_that_a_node_kills_before_it_was_ready_stops_no_build(tmp_path: Path) -> None:
+    code = f"""
+import os, pathlib
+if not (flag := pathlib.Path({str(tmp_path / "flag")!r})).exists():
+    flag.touch()
+    os.kill(os.getpid(), 15)
+"""
+    (tmp_path / "sitecustomize.py").write_text(code)
+    words = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    node = NodeSettings(tmp_path / "logs", tuple(words.items()), 300.0, 0, ())
+    try:
+        found = run_on_node(node, Task("a", toy_build.steps, ["1"]))
+    finally:
+        _drop_pool()
+    assert (found.error, found.poison, (tmp_path / "flag").exists()) == ("", (), True)
 
 
 @pytest.fixture(scope="module")

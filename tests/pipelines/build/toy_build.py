@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.build.recipe import Recipe, parse_recipe
-from pipelines.build.worker import Call
+from pipelines.build.worker import Call, most_held
 from pipelines.ingest.document import Document, Dropped
 from pipelines.ingest.media import Limits
 from pipelines.ingest.source import Input, Source
@@ -24,6 +24,7 @@ KILLER = (255, 0, 255)  # the colour of a picture that kills whoever encodes it
 REFUSED = (0, 255, 255)  # and of one that the codec cannot encode
 HUNGRY = (255, 255, 1)  # of one for which it takes all memory there is
 STUCK = (1, 255, 255)  # and of one that it never comes back from
+LARGE = (255, 254, 255)  # and of one for which it holds a gigabyte for a second
 
 
 class ToyText:
@@ -63,6 +64,9 @@ class ToyImage:
             eat()
         if tuple(medium[0, 0]) == STUCK:
             time.sleep(1000)
+        if tuple(medium[0, 0]) == LARGE:
+            held = np.ones(1 << 30, np.uint8)
+            time.sleep(held[0])
         shape = self.shape(medium.shape[:2])
         means = medium.reshape(shape.h, 16, shape.w, 16, 3).mean((1, 3, 4))
         return Codes(means.astype(np.int32).reshape(-1, 1), shape)
@@ -231,6 +235,43 @@ def steps(call: Call) -> list[str]:
     return done
 
 
+def killed_thrice(call: Call) -> list[str]:
+    """Somebody else kills its worker three times, at its second step; that step does no harm."""
+    file, *todo = call.args
+    done = []
+    for step in todo:
+        if step in call.skip:
+            continue
+        call.at(step)
+        if step == todo[1] and len(deaths := Path(file).read_text()) < 3:
+            Path(file).write_text(deaths + "1")
+            os.kill(os.getpid(), signal.SIGKILL)
+        done.append(step)
+    return done
+
+
+def slow_steps(call: Call) -> int:
+    """Half a second each, of which the file says that they have begun; how many were not left out."""
+    for step in range(call.args[1]):
+        if str(step) not in call.skip:
+            call.at(str(step))
+            Path(call.args[0]).write_text(str(step))
+            time.sleep(0.5)
+    return call.args[1] - len(call.skip)
+
+
+def supervise_slow_steps(folder: Path, stuck_s: float) -> None:
+    import toy_build
+
+    from pipelines.build.executor import LocalExecutor, Task
+
+    with LocalExecutor(1, folder / "logs", stuck_s=stuck_s) as pool:
+        task = Task("w", toy_build.slow_steps, (str(folder / "step"), 4), isolate=True)
+        poison: list[str] = []
+        found = pool.run([task], on_poison=lambda task, step, cause: poison.append(f"{step}: {cause}"))
+        (folder / "found").write_text(f"{found['w']} {poison}")
+
+
 def note_and_die(call: Call) -> None:
     """Says in a file that it runs; its one step kills it."""
     file, step = call.args
@@ -256,6 +297,15 @@ def supervise_one_that_holds_the_gil(folder: Path) -> None:
 
     with LocalExecutor(1, folder / "logs") as pool:
         pool.run([Task("w", toy_build.hold_the_gil, str(folder / "pid"))])
+
+
+def spike(call: Call) -> int:
+    """Holds so many bytes for less time than passes between two looks at its memory."""
+    return len(np.ones(call.args, np.uint8))
+
+
+def most(call: Call) -> int:
+    return most_held()
 
 
 def die_always(call: Call) -> None:
