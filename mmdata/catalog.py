@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 QUALITY = "quality."  # metadata keys with this start are numbers of the `quality` column
+_PLACE = ("split", "shard", "index")  # the columns that say where a record lies; all others say what it holds
+_ROWS = 1024  # that a `RowFile` holds in memory
 _COUNTED = ("text", "image", "audio", "video")
 _SUMS = (*(f"{kind}_{what}" for kind in _COUNTED for what in ("items", "codes")), "frames", "soft_items")
 
@@ -84,50 +86,98 @@ def record_digest(record: bytes) -> bytes:
     return hashlib.blake2b(record, digest_size=16).digest()
 
 
-class CatalogWriter:
-    """Collects the rows of one shard; `write` puts them down."""
+class CatalogRows:
+    """Collects the rows of samples, which are in no place yet."""
 
-    def __init__(self, split: str, shard: int) -> None:
-        self.split = split
-        self.shard = shard
-        self.codecs: set[str] = set()
-        self._columns: dict[str, list[Any]] = {name: [] for name in catalog_schema().names}
+    def __init__(self) -> None:
+        self._columns: dict[str, list[Any]] = {name: [] for name in rows_schema().names}
+
+    def __len__(self) -> int:
+        return len(self._columns["id"])
 
     def add(self, sample: Sample, record: bytes) -> None:
-        """The row of a sample whose record is the next of the shard."""
-        self.codecs |= {i.codec for i in sample.items if i.codec}
-        row = _row(sample)
-        row |= {
-            "split": self.split,
-            "shard": self.shard,
-            "index": len(self._columns["id"]),
-            "record": record_digest(record),
-            "record_bytes": len(record),
-        }
+        """The row of the next sample and its record."""
+        row = _row(sample) | {"record": record_digest(record), "record_bytes": len(record)}
         for name, column in self._columns.items():
             column.append(row[name])
 
-    @property
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Items and codes by kind, with frames, of the rows so far."""
-        return _counts({name: sum(self._columns[name]) for name in _SUMS})
-
-    def table(self) -> pa.Table:
-        """The rows so far."""
+    def take(self) -> pa.Table:
+        """The rows so far, of `rows_schema`; collecting begins anew."""
         import pyarrow as pa
 
-        return pa.table(self._columns, schema=catalog_schema())
+        table = pa.table(self._columns, schema=rows_schema())
+        self._columns = {name: [] for name in self._columns}
+        return table
 
-    def write(self, path: Path) -> str:
-        """Write the Parquet file, whole or not at all; returns `catalog_digest` of its values."""
-        import pyarrow.parquet as pq
 
-        table = self.table()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with writing(path):
-            pq.write_table(table, temporary(path), compression="zstd")
-        commit(temporary(path), path)
-        return catalog_digest(table)
+class RowFile:
+    """Writes the rows of samples to a file of Arrow's as they come; `read_rows` reads it."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+
+        self._rows = CatalogRows()
+        self._file = path.open("wb")  # Python's, so that a full disk is its OSError
+        self._writer = pa.ipc.new_file(self._file, rows_schema())
+
+    def add(self, sample: Sample, record: bytes) -> None:
+        """The row of the next sample and its record."""
+        self._rows.add(sample, record)
+        if len(self._rows) == _ROWS:
+            self._writer.write_table(self._rows.take())
+
+    def close(self) -> None:
+        """The file is whole once this has returned."""
+        self._writer.write_table(self._rows.take())
+        self._writer.close()
+        self._file.close()
+
+
+def read_rows(path: Path, places: np.ndarray) -> pa.Table:
+    """Rows of a `RowFile` by their places, int64 [n], in that order."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_file(file).read_all().take(places)
+
+
+def in_order(parts: Sequence[pa.Table], order: np.ndarray) -> pa.Table:
+    """The rows of several tables, one after the other, in another order, int64 [n]."""
+    import pyarrow as pa
+
+    return pa.concat_tables([rows_schema().empty_table(), *parts]).take(order)
+
+
+@cache
+def rows_schema() -> pa.Schema:
+    """The catalog's columns but those that say where a record lies."""
+    import pyarrow as pa
+
+    return pa.schema([field for field in catalog_schema() if field.name not in _PLACE])
+
+
+def placed(rows: pa.Table, split: str, shard: int) -> pa.Table:
+    """Rows as the catalog of a shard, whose records come in their order."""
+    import pyarrow as pa
+
+    place = {
+        "split": pa.repeat(pa.scalar(split), len(rows)),
+        "shard": pa.repeat(pa.scalar(shard, pa.int32()), len(rows)),
+        "index": pa.array(np.arange(len(rows), dtype=np.int32)),
+    }
+    columns = [place[name] if name in place else rows.column(name) for name in catalog_schema().names]
+    return pa.table(columns, schema=catalog_schema()).combine_chunks()
+
+
+def write_catalog(table: pa.Table, path: Path) -> str:
+    """Write the Parquet file, whole or not at all; returns `catalog_digest` of its values."""
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        pq.write_table(table, temporary(path), compression="zstd")
+    commit(temporary(path), path)
+    return catalog_digest(table)
 
 
 def read_catalog(paths: Sequence[Path], columns: Sequence[str] | None = None) -> pa.Table:
@@ -185,8 +235,13 @@ def catalog_digest(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
+def codecs_of(table: pa.Table) -> tuple[str, ...]:
+    """The names of the codecs that rows use, sorted."""
+    return tuple(sorted(set(_numbered(table, "item_codec")[0]) - {""}))
+
+
 def counts_of(table: pa.Table) -> dict[str, dict[str, int]]:
-    """What `CatalogWriter.counts` says of stored rows."""
+    """Items and codes by kind, with frames, of rows."""
     import pyarrow.compute as pc
 
     return _counts({name: pc.sum(table.column(name)).as_py() or 0 for name in _SUMS})

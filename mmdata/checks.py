@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmdata.catalog import (
-    CatalogWriter,
+    CatalogRows,
     catalog_digest,
     code_places,
     counts_of,
@@ -180,7 +180,7 @@ def _check_records(found: Found, source: Source, shard: ShardInfo, rows: Any) ->
     names = list(zip(*(rows.column(name).to_pylist() for name in ("id", "cluster", "record"))))
     soft: list[tuple[bytes, tuple[int, ...], int, int]] = []
     for start, stop in _reads(rows.column("record_bytes").to_numpy()):
-        made, places = CatalogWriter(shard.split, shard.index), []
+        made, places = CatalogRows(), []
         for place, record in zip(range(start, stop), _read(files, start, stop)):
             if isinstance(record, str):
                 found.say(f"record {place}: {record}")
@@ -204,7 +204,7 @@ def _check_records(found: Found, source: Source, shard: ShardInfo, rows: Any) ->
                     soft.append((_key(item.digest, item.kind), item.grid, place, number))
             found.count(samples=1, items=len(sample.items), codes=sum(_size(item) for item in sample.items))
         columns = [name for name in rows.column_names if name not in _APART]
-        for column, differ in rows_that_differ(rows.take(places), made.table(), columns).items():
+        for column, differ in rows_that_differ(rows.take(places), made.take(), columns).items():
             for row in differ:
                 found.say(f"record {places[row]} (document {names[places[row]][0]}): {column} differs in the catalog")
     found.soft = np.array(soft, SOFT)

@@ -12,7 +12,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmdata.catalog import CatalogWriter, catalog_name, code_dtype
+from mmdata.catalog import CatalogRows, catalog_name, code_dtype, codecs_of, counts_of, placed, write_catalog
 from mmdata.commit import commit, sha256_of, temporary, writing
 from mmdata.errors import DamagedRecord, RunError, UserError
 from mmdata.example import decode_example, encode_example
@@ -28,6 +28,8 @@ from mmdata.sample import Sample
 from tokenizer.item import GROUP_ROLES, KINDS, ROLES, Item
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from mmdata.folder import Folder
 
 SPLITS = ("train", "validation")
@@ -79,29 +81,39 @@ def write_shard(
 ) -> ShardInfo:
     """Write shard `index` of `num_shards` of a split, with its catalog, into the source's folder. Same samples, same
     bytes. May run in any process; a second run replaces the first. The samples are consumed one at a time."""
-    encoded = ((sample, encode_sample(sample)) for sample in samples)
-    return write_encoded_shard(folder, name, split, index, num_shards, encoded)
+    rows = CatalogRows()
+
+    def records() -> Iterator[bytes]:
+        for sample in samples:
+            record = encode_sample(sample)
+            rows.add(sample, record)
+            yield record
+
+    return write_encoded_shard(folder, name, split, index, num_shards, records(), rows.take)
 
 
 def write_encoded_shard(
-    folder: Path, name: str, split: str, index: int, num_shards: int, samples: Iterable[tuple[Sample, bytes]]
+    folder: Path,
+    name: str,
+    split: str,
+    index: int,
+    num_shards: int,
+    records: Iterable[bytes],
+    rows: Callable[[], pa.Table],
 ) -> ShardInfo:
-    """`write_shard` of samples whose records (`encode_sample`) are there already."""
+    """`write_shard` of samples whose records (`encode_sample`) and catalog rows (`CatalogRows`) are there already;
+    `rows` is asked once the records have been consumed."""
     check_name(name)
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}; the splits are {list(SPLITS)}")
     path = folder / shard_name(name, split, index, num_shards)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = CatalogWriter(split, index)
-
-    def records() -> Iterable[bytes]:
-        for sample, record in samples:
-            rows.add(sample, record)
-            yield record
-
-    count = write_records(path, records())
+    count = write_records(path, records)
+    table = placed(rows(), split, index)
+    if len(table) != count:
+        raise ValueError(f"{path.name}: {len(table)} catalog rows of {count} records")
     catalog = folder / "catalog" / catalog_name(split, index, num_shards)
-    digest = rows.write(catalog)
+    digest = write_catalog(table, catalog)
     return ShardInfo(
         split=split,
         index=index,
@@ -111,8 +123,8 @@ def write_encoded_shard(
         sha256=sha256_of(path),
         catalog=f"catalog/{catalog.name}",
         catalog_digest=digest,
-        codecs=tuple(sorted(rows.codecs)),
-        counts=rows.counts,
+        codecs=codecs_of(table),
+        counts=counts_of(table),
     )
 
 

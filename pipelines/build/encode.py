@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from mmdata.catalog import RowFile
 from mmdata.sample import Sample
 from mmdata.shards import encode_sample
 from pipelines.build.ledger import write_dropped
@@ -35,7 +36,7 @@ from tokenizer.codec import Codec, Codes, spec_of
 from tokenizer.item import Item
 from tokenizer.video import join_frames
 
-SAMPLES, INDEX = "samples.bin", "samples.npy"
+SAMPLES, INDEX, ROWS = "samples.bin", "samples.npy", "rows.arrow"
 MEDIA, MEDIA_INDEX = "media.bin", "media.jsonl"
 INDEX_DTYPE = np.dtype([("id", "u1", 16), ("cluster", "u1", 16), ("offset", "<i8"), ("length", "<i8")])
 
@@ -356,11 +357,12 @@ def _count(sample: Sample) -> dict[str, int]:
 
 
 class _SampleWriter:
-    """Records one after the other, and an index with their ids, clusters and places."""
+    """Records one after the other, their catalog rows, and an index with their ids, clusters and places."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = (folder / SAMPLES).open("wb")
+        self._catalog = RowFile(folder / ROWS)
         self._rows: list[tuple[Any, ...]] = []
         self._end = 0
 
@@ -371,6 +373,7 @@ class _SampleWriter:
     def write(self, sample: Sample) -> None:
         record = encode_sample(sample)
         self._file.write(record)
+        self._catalog.add(sample, record)
         ids = [np.frombuffer(bytes.fromhex(word), np.uint8) for word in (sample.id, sample.cluster)]
         self._rows.append((*ids, self._end, len(record)))
         self._end += len(record)
@@ -380,6 +383,7 @@ class _SampleWriter:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        self._catalog.close()
         np.save(self._folder / INDEX, np.array(self._rows, INDEX_DTYPE))
 
 

@@ -11,21 +11,24 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmdata.catalog import in_order, read_rows
 from mmdata.codec_files import keep_codec
 from mmdata.manifest import MANIFEST, fingerprint_of, finish_source, read_json, write_dataset_manifest
 from mmdata.media import Media, MediaInfo, write_media_shard
-from mmdata.sample import Sample
-from mmdata.shards import ShardInfo, decode_sample, write_encoded_shard
-from pipelines.build.encode import MEDIA, SAMPLES
+from mmdata.shards import ShardInfo, write_encoded_shard
+from pipelines.build.encode import INDEX, MEDIA, ROWS, SAMPLES
 from pipelines.build.shuffle import MEDIA_PLACES, PLACES, UNITS
 from pipelines.build.units import Counts, Unit, read_lines, sync
 from pipelines.build.worker import Call
 from tokenizer.codec import CodecSpec
 from tokenizer.codecs import CodecFile
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _MAX_OPEN = 200
 
@@ -62,13 +65,13 @@ def write(call: Call, unit: Unit, folder: Path) -> Counts:
     """One shard with its catalog."""
     args: WriteArgs = unit.args
     places = np.load(args.places / PLACES.format(split=args.split, index=args.index))
-    samples = _samples(call, args, places)
-    info = write_encoded_shard(folder, unit.source, args.split, args.index, args.num_shards, samples)
+    records, name = _records(call, args, places), (unit.source, args.split, args.index, args.num_shards)
+    info = write_encoded_shard(folder, *name, records, lambda: _rows(call, args, places))
     return {"shard": info.to_json()}
 
 
-def _samples(call: Call, args: WriteArgs, places: np.ndarray) -> Iterator[tuple[Sample, bytes]]:
-    """Samples with their records, which the encode stage made as they are stored."""
+def _records(call: Call, args: WriteArgs, places: np.ndarray) -> Iterator[bytes]:
+    """The records, which the encode stage made as they are stored."""
     folders = _folders(args)
     files: dict[int, np.memmap[Any, Any]] = {}  # each holds a file open
     for number, offset, length in places.tolist():
@@ -77,8 +80,20 @@ def _samples(call: Call, args: WriteArgs, places: np.ndarray) -> Iterator[tuple[
             if len(files) >= _MAX_OPEN:
                 files.pop(next(iter(files)))
             files[number] = np.memmap(folders(number) / SAMPLES, np.uint8, "r")
-        record = files[number][offset : offset + length].tobytes()
-        yield decode_sample(record), record
+        yield files[number][offset : offset + length].tobytes()
+
+
+def _rows(call: Call, args: WriteArgs, places: np.ndarray) -> pa.Table:
+    """The catalog rows of the records, in their order."""
+    folders = _folders(args)
+    by_unit = np.argsort(places["unit"], kind="stable")
+    parts = []
+    for run in np.split(by_unit, np.flatnonzero(np.diff(places["unit"][by_unit])) + 1) if len(places) else ():
+        call.at(f"{args.split}-{args.index}")
+        folder = folders(int(places["unit"][run[0]]))
+        begins = np.load(folder / INDEX)["offset"]
+        parts.append(read_rows(folder / ROWS, np.searchsorted(begins, places["offset"][run])))
+    return in_order(parts, np.argsort(by_unit))
 
 
 def _folders(args: WriteArgs | MediaArgs) -> Callable[[int], Path]:
