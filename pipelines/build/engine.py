@@ -32,6 +32,7 @@ from pipelines.build.settings import codec_files, codec_names, limits_of, num_wo
 from pipelines.build.units import Unit, remove_units, write_json
 from pipelines.build.worker import most_held
 from pipelines.config import nearest
+from pipelines.dedup.by_benchmark import by_benchmark
 from pipelines.ingest.sources import open_source
 from pipelines.look.build_page import write_build_page
 from tokenizer.codecs import FileCodecs, load_codec
@@ -85,10 +86,12 @@ def build(
                     follows = {source.name for source in sources if source.follows}
                     runner = Foresight(known, follows, recipe.keep_media != "none")
                 graph = Graph(recipe, out / WORK, names, files, FileCodecs(files, load) if files else load)
-                _Build(graph, sources, pool, runner).all_stages()
+                built = _Build(graph, sources, pool, runner)
+                built.all_stages()
                 if explain:
                     return BuildReport(str(out), [planned(source) for source in sources], runner.rows, dry_run=True)
                 report = BuildReport(str(out), [reported(source) for source in sources], runner.rows, pool.workers)
+                report.evaluation = built.evaluation
                 kept = _publish(sources, report, out)
                 _close(report, out, begun, lambda: _peak(pool, held_before))
                 if not kept:
@@ -104,6 +107,7 @@ class _Build:
     def __init__(self, graph: Graph, sources: list[BuildSource], pool: Executor, runner: Runner | Foresight) -> None:
         self.graph, self.recipe, self.sources = graph, graph.recipe, sources
         self.pool, self.runner = pool, runner
+        self.evaluation: dict[str, Any] = {}
 
     def all_stages(self) -> None:
         graph = self.graph
@@ -118,6 +122,8 @@ class _Build:
             ((benchmarks, made),) = self._across("benchmarks", graph.benchmarks())
             self._stage("decontaminate", lambda source: graph.decontaminate(source, benchmarks, made))
             self._take_decontaminated()
+            markers = [marker for source in self.sources for marker in source.markers["decontaminate"]]
+            self.evaluation = by_benchmark(made["counts"], (marker["counts"] for marker in markers))
         if self.recipe.dedup.on:
             self._stage("sign", graph.sign)
             for unit, marker in self._across("dedup", graph.dedup(self.sources)):

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pipelines.dedup.by_benchmark import print_by_benchmark
+
 KINDS = ("text", "image", "audio", "video")
 
 
@@ -62,6 +64,7 @@ class BuildReport:
     documents_per_second: float = 0.0
     peak_bytes: int = 0
     dry_run: bool = False
+    evaluation: dict[str, Any] = field(default_factory=dict)  # `by_benchmark`, where there is [decontaminate]
     rules: list[Any] = field(default_factory=list)  # of a dry run, a SourceSample for each source with rules
 
     @property
@@ -131,6 +134,7 @@ def print_report(report: BuildReport) -> None:
     console.print(f"tokens by kind; train {report.total('train'):,} samples, validation {report.total('validation'):,}")
     for reason, count in report.dropped.items():
         console.print(f"  left out: {count:,} {reason}")
+    print_by_benchmark(console, report.evaluation)
     if lost := report.lost_by_host:
         most = ", ".join(f"{host} {count:,}" for host, count in list(lost.items())[:5])
         console.print(f"  media of {len(lost):,} hosts could not be had: {most}", soft_wrap=True)

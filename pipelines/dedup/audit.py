@@ -1,8 +1,8 @@
 """`decontaminate DIR --against EVAL`: a finished dataset held against evaluation sets, from what it stores alone.
 
-Texts are decoded exactly. Pictures and sounds are compared by their kept media; where none are kept, by the sha256 of
-the files that they came from, which finds the very files only: the report says how many were looked at in which way.
-Videos are not compared.
+Texts are decoded exactly, and those of a sample read as one. Pictures, sounds and videos are compared by their kept
+media; where none are kept, by the sha256 of the files that they came from, which finds the very files only, and so are
+videos of which some frames were kept: the report says how many were looked at in which way.
 """
 
 from __future__ import annotations
@@ -21,8 +21,17 @@ from mmdata.media import Media
 from mmdata.sample import Sample
 from pipelines.build.ledger import read_ledger
 from pipelines.build.progress import Progress
+from pipelines.dedup.by_benchmark import unread_words
 from pipelines.dedup.evaluation import Index, check_paths, read_evaluation
-from pipelines.dedup.matches import Match, bytes_match, look_match, sound_match, text_matches
+from pipelines.dedup.matches import (
+    Match,
+    benchmarks_told,
+    bytes_match,
+    look_match,
+    sound_match,
+    text_matches,
+    video_match,
+)
 from pipelines.dedup.sounds import RATE_HZ, SHIFTS, audio_bits
 from pipelines.ingest.looks import hash_of
 from pipelines.ingest.media import Limits, MediaError
@@ -55,6 +64,7 @@ class AuditReport:
     samples: int = 0
     looked_at: dict[str, int] = field(default_factory=dict)  # texts, pictures..., by how they were compared
     benchmarks: list[BenchmarkReport] = field(default_factory=list)
+    unread: list[tuple[str, str]] = field(default_factory=list)  # evaluation files that are not compared, and why
 
     @property
     def found(self) -> int:
@@ -72,7 +82,7 @@ def audit(folder: Path | str, against: Sequence[Path], progress: bool = True) ->
     check_paths(against)
     dataset = open_dataset(folder)
     index = read_evaluation(against, Limits())
-    report = AuditReport(str(folder), benchmarks=_benchmarks(index))
+    report = AuditReport(str(folder), benchmarks=_benchmarks(index), unread=list(index.unread))
     by_name = {benchmark.name: benchmark for benchmark in report.benchmarks}
     met: dict[str, set[str]] = {name: set() for name in by_name}
     looked: Counter[str] = Counter()
@@ -89,8 +99,7 @@ def audit(folder: Path | str, against: Sequence[Path], progress: bool = True) ->
     for name, benchmark in by_name.items():
         benchmark.items_found = len(met[name])
     for line in _left_out(Path(folder)):
-        named = by_name.get(line["detail"].partition(": ")[0])
-        if named is not None:
+        for named in (by_name[name] for name in benchmarks_told(line["detail"]) if name in by_name):
             named.before += 1
             if len(named.left_out) < _EXAMPLES:
                 named.left_out.append({word: line[word] for word in ("source", "uri", "reason", "detail")})
@@ -98,12 +107,7 @@ def audit(folder: Path | str, against: Sequence[Path], progress: bool = True) ->
 
 
 def _benchmarks(index: Index) -> list[BenchmarkReport]:
-    found: dict[str, BenchmarkReport] = {}
-    for item in index.items:
-        benchmark = found.setdefault(item.benchmark, BenchmarkReport(item.benchmark))
-        benchmark.items += 1
-        benchmark.unchecked += not item.checked
-    return list(found.values())
+    return [BenchmarkReport(name, items, short) for name, (items, short) in index.benchmarks().items()]
 
 
 def _samples(source: Source) -> Iterator[tuple[str, Sample]]:
@@ -135,12 +139,11 @@ def _note(
 
 
 def _matches(sample: Sample, source: Source, index: Index, looked: Counter[str]) -> list[Match]:
-    found: list[Match] = []
+    texts = [_text(item, source) for item in sample.items if item.kind == "text"]
+    looked["texts"] += len(texts)
+    found = text_matches("\n".join(texts), index)
     for item in sample.items:
-        if item.kind == "text":
-            looked["texts"] += 1
-            found += text_matches(_text(item, source), index)
-        elif item.kind in ("image", "audio"):
+        if item.kind != "text":
             found += _medium(item, source, index, looked)
     return found
 
@@ -154,17 +157,19 @@ def _text(item: Item, source: Source) -> str:
 
 def _medium(item: Item, source: Source, index: Index, looked: Counter[str]) -> list[Match]:
     same = bytes_match(item.kind, item.digest, index)
-    what = {"image": "pictures", "audio": "sounds"}[item.kind]
+    what = {"image": "pictures", "audio": "sounds", "video": "videos"}[item.kind]
     try:
         medium = source.media.get(item.digest, item.kind)
     except KeyError:
+        medium = None
+    if medium is None or (item.kind == "video" and not isinstance(medium.data, bytes)):
         looked[f"{what}, by their bytes only"] += 1
         return same
     looked[f"{what}, kept {medium.form}"] += 1
     if same:
         return same
     try:
-        return _look(medium, index) if item.kind == "image" else _sound(medium, index)
+        return {"image": _look, "audio": _sound, "video": _video}[item.kind](medium, index)
     except MediaError:
         return []
 
@@ -177,6 +182,13 @@ def _look(medium: Media, index: Index) -> list[Match]:
     from PIL import Image
 
     return look_match(hash_of(Image.fromarray(medium.data)), index)
+
+
+def _video(medium: Media, index: Index) -> list[Match]:
+    from pipelines.ingest.looks import video_look
+
+    assert isinstance(medium.data, bytes)
+    return video_match(video_look(medium.data, Limits()), index) if len(index.videos) else []
 
 
 def _sound(medium: Media, index: Index) -> list[Match]:
@@ -221,5 +233,7 @@ def print_audit(report: AuditReport) -> None:
         for one in b.examples:
             where = f"{one['source']}/{one['uri']} ({one['split']}) meets {b.name} {one['item']}: {one['match']}"
             console.print(f"  {escape(where)}", soft_wrap=True, highlight=False)
+    for words in unread_words(report.unread):
+        console.print(escape(words), soft_wrap=True, highlight=False)
     seen = ", ".join(f"{n:,} {what}" for what, n in report.looked_at.items())
     console.print(f"{report.samples:,} samples: {seen or 'nothing to compare'}", soft_wrap=True)

@@ -1,13 +1,17 @@
 """Clusters out of collisions: rows that meet in a band, or differ in few bits, and what is connected by them.
 
 Plain arrays in and out, and no order that a worker could change: a cluster is named by its smallest row. Memory is a
-few numbers a row, whatever meets whatever; pairs come in runs and are never held all at once.
+few numbers a row (and source), whatever meets whatever; pairs come in runs and are never held all at once.
+
+Rows of several sources follow one another, and `ends` says where each source's end. Then a row is connected by rows of
+its own source and of those before it only: a source that is added joins the clusters there are, and changes none, not
+even where a row of it is near to two of them.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -19,21 +23,31 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 def connected(
-    num_rows: int, pairs: Iterable[Pairs], alive: Callable[[], object] = lambda: None
+    num_rows: int, pairs: Iterable[Pairs], alive: Callable[[], object] = lambda: None, ends: Sequence[int] = ()
 ) -> np.ndarray:  # int64 [num_rows]
-    """Of each row the smallest row that it is connected with (union-find, a run of pairs at a time). `alive` is called
-    at each run: it says that this goes on."""
-    parent = np.arange(num_rows)
+    """Of each row the smallest row that it is connected with (union-find, a run of pairs at a time), by rows before the
+    end of its source. `alive` is called at each run: it says that this goes on."""
+    parents = [np.arange(end) for end in sorted({*ends, num_rows})]
     for one, other in pairs:
         alive()
-        while len(one):
-            _flatten(parent)
-            low, high = np.minimum(parent[one], parent[other]), np.maximum(parent[one], parent[other])
-            if not (apart := low != high).any():
-                break
-            parent[high[apart]] = low[apart]  # of several, any: the next round sees to the others
-    _flatten(parent)
-    return parent
+        last = np.maximum(one, other)
+        for parent in parents:
+            inside = last < len(parent)
+            _join(parent, one[inside], other[inside])
+    found = parents[-1]
+    for parent in reversed(parents):
+        _flatten(parent)
+        found[: len(parent)] = parent
+    return found
+
+
+def _join(parent: np.ndarray, one: np.ndarray, other: np.ndarray) -> None:
+    while len(one):
+        _flatten(parent)
+        low, high = np.minimum(parent[one], parent[other]), np.maximum(parent[one], parent[other])
+        if not (apart := low != high).any():
+            break
+        parent[high[apart]] = low[apart]  # of several, any: the next round sees to the others
 
 
 def _flatten(parent: np.ndarray) -> None:
@@ -96,12 +110,14 @@ def meeting(keys: np.ndarray, most: int = 0) -> Iterator[Pairs]:
 
 
 def connected_hashes(
-    hashes: np.ndarray, bits: int, alive: Callable[[], object] = lambda: None
+    hashes: np.ndarray, bits: int, alive: Callable[[], object] = lambda: None, ends: Sequence[int] = ()
 ) -> np.ndarray:  # int64 [n]
-    """`connected` for hashes within `bits` bits; equal ones are compared once, however many there are."""
+    """`connected` for hashes within `bits` bits; equal ones are compared once, however many there are, and are one."""
     values, first, places = np.unique(hashes, return_index=True, return_inverse=True)
-    roots = connected(len(values), near_pairs(values, bits), alive) if len(values) > 1 else np.arange(len(values))
-    # Name each by the smallest row of all its hashes.
-    smallest = np.full(len(values), len(hashes))
-    np.minimum.at(smallest, roots, first)
-    return smallest[roots][places]
+    order = np.argsort(first)  # values in the order of the rows where they come first
+    place_of = np.empty_like(order)
+    place_of[order] = np.arange(len(order))
+    values, first = values[order], first[order]
+    pairs = near_pairs(values, bits) if len(values) > 1 else ()
+    roots = connected(len(values), pairs, alive, np.searchsorted(first, ends).tolist())
+    return first[roots][place_of[places]]

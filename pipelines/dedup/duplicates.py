@@ -3,11 +3,15 @@
 One unit over all sources (or one a source), since duplicates have no respect for sources: what it does is sorting and
 joining numbers, little beside the decoding and hashing which workers did before it, and one process needs no order of
 messages that could change the outcome. Signatures stay in memory maps; what is held is some tens of bytes a document
-and, where sounds or videos are compared, 4.4 kB a sound and 68 bytes a video.
+and, where sounds or videos are compared, 9 kB a sound and 68 bytes a video.
 
 Each kind is clustered by itself: texts that share a band, pictures within some bits, and so on. Then a document is
 written as the clusters of its parts, and documents that read the same are duplicates. Of those that stay, pictures
 that many show can be left out (`image_uses`).
+
+Sources come in the recipe's order, and nothing that is said of one depends on those after it: not what is in one
+cluster (`clusters.py`), not which of a cluster is kept, not how many show a picture. So adding a source changes no
+other.
 """
 
 from __future__ import annotations
@@ -26,8 +30,8 @@ from pipelines.build.units import Counts, Unit, read_lines, write_lines
 from pipelines.build.worker import Call
 from pipelines.dedup.clusters import Pairs, band_pairs, connected, connected_hashes, near_pairs
 from pipelines.dedup.options import DedupOptions
-from pipelines.dedup.sign import DOCUMENTS, KINDS, MEDIA, MINHASH, SOUNDS, URIS, VIDEOS
-from pipelines.dedup.sounds import distances, sound_pairs
+from pipelines.dedup.sign import DOCUMENTS, KINDS, MEDIA, MIDDLES, MINHASH, POISONED, SOUNDS, URIS, VIDEOS
+from pipelines.dedup.sounds import MIDDLE_SHARE, distances, middle_distances, sound_pairs
 from pipelines.dedup.words import similarity
 from pipelines.ingest.document import Dropped
 from pipelines.ingest.looks import FRAMES, NEAR_SECONDS
@@ -74,14 +78,15 @@ def dedup(call: Call, unit: Unit, folder: Path) -> Counts:
     for i, part in enumerate(args.units):
         call.at(f"{part.source}/{part.name}")
         rows = range(signed.starts[i], signed.starts[i + 1])
-        if not any(row in duplicates or row in regrouped or row in shown for row in rows):
+        poisoned = {row: Dropped(**line) for row, line in read_lines(part.signatures / POISONED)}
+        if not poisoned and not any(row in duplicates or row in regrouped or row in shown for row in rows):
             continue
         into = folder / part.source / part.name
         into.mkdir(parents=True)
         lost = {row - rows.start: _why(signed, row, duplicates[row], uris, part) for row in rows if row in duplicates}
         new = {row - rows.start: regrouped[row] for row in rows if row in regrouped}
         without = {row - rows.start: shown[row] for row in rows if row in shown}
-        for reason, count in _write(part, into, lost, new, without, args.options.image_uses).items():
+        for reason, count in _write(part, into, poisoned, lost, new, without, args.options.image_uses).items():
             of_source = counts.setdefault(part.source, {})
             of_source[reason] = of_source.get(reason, 0) + count
         changed.setdefault(part.source, {})[part.name] = sha256_of(into / VERDICTS)
@@ -97,8 +102,15 @@ class Signed:
         self.documents = np.concatenate(parts)
         self.starts = np.cumsum([0, *map(len, parts)]).tolist()
         self.num = len(self.documents)
+        # Where each source's rows end.
+        after = [u.source for u in units[1:]] + [""]
+        self.ends = [end for unit, then, end in zip(units, after, self.starts[1:]) if unit.source != then]
+        self.poisoned = [
+            self.starts[i] + row for i, unit in enumerate(units) for row, _ in read_lines(unit.signatures / POISONED)
+        ]
         self.minhash = [np.load(path, mmap_mode="r") for u in units if (path := u.signatures / MINHASH).exists()]
         self.sounds, sound_starts = self._joined(SOUNDS)
+        self.middles, _ = self._joined(MIDDLES)
         self.videos, video_starts = self._joined(VIDEOS)
         media = [np.load(u.signatures / MEDIA) for u in units]
         for i, part in enumerate(media):
@@ -108,6 +120,10 @@ class Signed:
         self.media = np.concatenate(media)
         # In the order of documents, so a document's are a run.
         self.first_medium = np.searchsorted(self.media["document"], np.arange(self.num + 1))
+
+    def source_of(self, rows: np.ndarray) -> np.ndarray:  # int64 [n]
+        """The number of the source of each row."""
+        return np.searchsorted(self.ends, rows, side="right")
 
     def media_of(self, row: int) -> np.ndarray:  # MEDIA_DTYPE [n]
         return self.media[self.first_medium[row] : self.first_medium[row + 1]]
@@ -134,8 +150,9 @@ class Signed:
 def _groups(signed: Signed, media: np.ndarray, options: DedupOptions, call: Call) -> np.ndarray:  # int64 [num]
     """Of each document the smallest row of its cluster; `media`: the cluster of each medium."""
     texts = _text_labels(signed, options, call)
-    keys = np.zeros((signed.num, 2), np.uint64)
+    keys = np.zeros((signed.num, 3), np.uint64)
     keys[:, 0] = texts
+    keys[signed.poisoned, 2] = np.add(signed.poisoned, 1)  # their words are not known: each is alone
     for row in np.flatnonzero(np.diff(signed.first_medium)):
         begin, end = signed.first_medium[row], signed.first_medium[row + 1]
         words = signed.media["kind"][begin:end].tobytes() + media[begin:end].tobytes()
@@ -150,7 +167,7 @@ def _text_labels(
 ) -> np.ndarray:  # int64 [num]; documents without words: the last
     words = np.asarray(signed.documents["text"].any(1))
     if options.text == "minhash":
-        labels = connected(signed.num, band_pairs(signed.minhash, words), lambda: call.at("pairs"))
+        labels = connected(signed.num, band_pairs(signed.minhash, words), lambda: call.at("pairs"), signed.ends)
     else:
         labels = _same(signed.documents["text" if options.exact == "drop" else "bytes"])
     return np.where(words, labels, signed.num)
@@ -165,27 +182,33 @@ def _media_labels(signed: Signed, options: DedupOptions, call: Call) -> np.ndarr
         rows = np.flatnonzero((media["kind"] == kind) & media["printed"])
         if KINDS[kind] in options.near_kinds and len(rows):
             call.at(KINDS[kind])
-            labels[rows] = num + rows[_near(signed, kind, media["print"][rows], options, call)]
+            ends = np.searchsorted(media["document"][rows], signed.ends).tolist()
+            labels[rows] = num + rows[_near(signed, kind, media["print"][rows], ends, options, call)]
     return labels
 
 
-def _near(signed: Signed, kind: int, prints: np.ndarray, options: DedupOptions, call: Call) -> np.ndarray:
-    """Of each print of a kind the smallest one that it is connected with."""
+def _near(
+    signed: Signed, kind: int, prints: np.ndarray, ends: list[int], options: DedupOptions, call: Call
+) -> np.ndarray:  # int64 [prints]
+    """Of each print of a kind the smallest one that it is connected with; `ends`: of the sources."""
 
     def alive() -> None:
         call.at(f"pairs of {KINDS[kind]}")
 
     if kind == _IMAGE:
-        return connected_hashes(prints, options.image_bits, alive)
+        return connected_hashes(prints, options.image_bits, alive, ends)
     if kind == _AUDIO:
-        pairs = _near_sounds(signed.sounds[prints], options.audio_share)
+        pairs = _near_sounds(signed.sounds[prints], signed.middles[prints], options.audio_share)
     else:
         pairs = _near_videos(signed.videos[prints], options.image_bits)
-    return connected(len(prints), pairs, alive)
+    return connected(len(prints), pairs, alive, ends)
 
 
-def _near_sounds(sounds: np.ndarray, share: float) -> Iterator[Pairs]:
-    return sound_pairs(sounds["bits"], sounds["frames"], sounds["seconds"], share)
+def _near_sounds(sounds: np.ndarray, middles: np.ndarray, share: float) -> Iterator[Pairs]:
+    """Pairs that begin alike and go on alike: what many recordings begin with does not make one of them."""
+    for pairs in sound_pairs(sounds["bits"], sounds["frames"], sounds["seconds"], share):
+        near = middle_distances(middles, pairs) <= MIDDLE_SHARE
+        yield pairs[0][near], pairs[1][near]
 
 
 def _near_videos(videos: np.ndarray, bits: int) -> Iterator[Pairs]:
@@ -227,15 +250,16 @@ def _shown_often(
     signed: Signed, labels: np.ndarray, gone: dict[int, int], most: int
 ) -> dict[int, list[tuple[int, int]]]:
     """Row of a document that stays -> (place, documents that stay and show it) of each picture that more than `most`
-    show; `labels`: the cluster of each medium."""
+    show, in its own source and those before it; `labels`: the cluster of each medium."""
     if not most:
         return {}
     media = signed.media
     stays = ~np.isin(media["document"], np.fromiter(gone, np.int64, len(gone)))
     rows = np.flatnonzero(stays & (media["kind"] == _IMAGE))
-    shown = np.unique(np.stack([labels[rows], media["document"][rows]]), axis=1)  # a document counts once
-    clusters, counts = np.unique(shown[0], return_counts=True)
-    uses = counts[np.searchsorted(clusters, labels[rows])]
+    ends = np.array(signed.ends)[signed.source_of(media["document"][rows])]
+    begin = labels[rows] * (signed.num + 1)
+    shown = np.unique(begin + media["document"][rows])  # a document counts once
+    uses = np.searchsorted(shown, begin + ends) - np.searchsorted(shown, begin)
     found: dict[int, list[tuple[int, int]]] = {}
     for i in np.flatnonzero(uses > most):
         medium = media[rows[i]]
@@ -255,13 +279,21 @@ def _exact(signed: Signed, groups: np.ndarray) -> np.ndarray:
 
 
 def _kept_of(signed: Signed, groups: np.ndarray) -> dict[int, int]:
-    """Of every row but the best of its group, that best: the longest text, the largest media, the smallest id."""
+    """Of every row but the best of its group, that best: of the first source, the longest text, the largest media, the
+    smallest id."""
     documents = signed.documents
     found: dict[int, int] = {}
     for rows in _members(groups):
-        those = documents[rows]
+        those, sources = documents[rows], signed.source_of(rows)
         ranked = sorted(
-            range(len(rows)), key=lambda i: (-int(those["chars"][i]), -int(those["size"][i]), bytes(those["id"][i]), i)
+            range(len(rows)),
+            key=lambda i: (
+                sources[i],
+                -int(those["chars"][i]),
+                -int(those["size"][i]),
+                bytes(those["id"][i]),
+                i,
+            ),
         )
         found |= {int(rows[i]): int(rows[ranked[0]]) for i in ranked[1:]}
     return found
@@ -313,13 +345,14 @@ def _difference(signed: Signed, one: np.void, other: np.void) -> str:
 def _write(
     part: SignedUnit,
     into: Path,
+    poisoned: dict[int, Dropped],
     lost: dict[int, tuple[str, str]],
     new: dict[int, str],
     without: dict[int, list[tuple[int, int]]],
     most: int,
 ) -> dict[str, int]:
-    """The unit's verdicts without those lost, by their row, with new clusters, and `without` pictures; counts by
-    reason."""
+    """The unit's verdicts without those poisoned and lost, by their row, with new clusters, and `without` pictures;
+    counts by reason."""
     rows = list(read_lines(part.verdicts / VERDICTS))
     for row, cluster in new.items():
         rows[row][1] = cluster
@@ -331,8 +364,8 @@ def _write(
         rows[row] = [id, cluster, [d for place, d in enumerate(digests) if place not in places], places]
         if len(places) == len(digests):
             why[row].append((NO_PART, f"{len(places)} left out"))
-    gone = {row for row, words in why.items() if words[-1][0] != SHOWN}
+    gone = {*poisoned, *(row for row, words in why.items() if words[-1][0] != SHOWN)}
     write_lines(into / VERDICTS, [words for row, words in enumerate(rows) if row not in gone])
     uris = list(read_lines(part.signatures / URIS))
     lines = (Dropped(part.source, uris[row], "dedup", *words) for row in sorted(why) for words in why[row])
-    return write_dropped(into, lines)
+    return write_dropped(into, [*poisoned.values(), *lines])

@@ -12,8 +12,8 @@ from pipelines.ingest.looks import NEAR_BITS
 
 class DedupOptions(BaseModel):
     """Copies and near copies. Two documents are near duplicates when their texts are, and each of their media is one of
-    the other's at the same place. Of such the one with the longest text is kept, then with the largest media, then with
-    the smallest id."""
+    the other's at the same place. Of such the one of the first source is kept, then with the longest text, the largest
+    media, the smallest id."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,23 +34,27 @@ class DedupOptions(BaseModel):
         default=NEAR_BITS, ge=0, le=12, description="bits that may differ, of pictures and, on average, of frames"
     )
     audio: Literal["off", "bands"] = Field(
-        default="off", description='"bands": sounds in whose first second the same bands rise and fall'
+        default="off",
+        description='"bands": sounds in whose first second, and in one further on, the same bands rise and fall',
     )
-    audio_share: float = Field(default=NEAR_SHARE, ge=0, le=0.35, description="share of those bits that may differ")
+    audio_share: float = Field(
+        default=NEAR_SHARE, ge=0, le=0.35, description="share of the bits of the first second that may differ"
+    )
     video: Literal["off", "frames"] = Field(
         default="off", description='"frames": videos of about one length whose frames at eight times look the same'
     )
     image_uses: int = Field(
         default=0,
         ge=0,
-        description="a picture that more than so many of the kept documents show is left out of all of them (a logo, a"
-        " button; 10 in OBELICS and MMC4); 0: any number. Copies are told as `image` says, else by their bytes",
+        description="a picture that more than so many of the kept documents of a source and those before it show is"
+        " left out of the source (a logo, a button; 10 in OBELICS and MMC4); 0: any number. Copies are told as `image`"
+        " says, else by their bytes",
     )
     near: Literal["drop", "group"] = Field(
         default="drop", description='near duplicates: "drop" all but one, or keep them and "group" them into one split'
     )
     scope: Literal["all", "source"] = Field(
-        default="all", description="duplicates are looked for over all sources, or inside each"
+        default="all", description="duplicates are looked for in a source and all before it, or inside each"
     )
 
     @model_validator(mode="after")
@@ -75,12 +79,12 @@ class DedupOptions(BaseModel):
 
 class DecontaminateOptions(BaseModel):
     """Documents that meet an evaluation set are left out: by 13-grams of words (8-grams of shorter texts), by look, by
-    sound."""
+    sound, videos by the looks of their frames."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     against: tuple[str, ...] = Field(
         default=(),
-        description="folders and files of evaluation sets: JSONL, JSON, CSV, TSV, text, pictures, sounds; relative to"
-        " the recipe, ${VAR} stands for a variable's value",
+        description="folders and files of evaluation sets: JSONL, JSON, CSV, TSV, Parquet, text, pictures, sounds,"
+        " videos; relative to the recipe, ${VAR} stands for a variable's value",
     )

@@ -1,32 +1,34 @@
 """The signatures of a unit's documents: what duplicates are told by, in rows of a fixed size. Runs in workers.
 
 `documents.npy`, and where asked for `minhash.npy`, hold a row a document that is still kept, `media.npy` a row a
-picture, sound or video; `sounds.npy` and `videos.npy` their fingerprints. A medium that cannot be decoded has none and
-is told by its bytes: the encode stage says what is wrong with it.
+picture, sound or video; `sounds.npy` with `middles.npy`, row by row, and `videos.npy` their fingerprints. A medium that
+cannot be decoded has none and is told by its bytes: the encode stage says what is wrong with it. A document whose words
+kill or hang the worker has an empty row and a line in `poisoned.jsonl`: the dedup stage leaves it out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from pipelines.build.stages import Verdict, read_kept
+from pipelines.build.stages import Verdict, poisoned, read_kept
 from pipelines.build.units import Counts, Unit, write_lines
 from pipelines.build.worker import Call
-from pipelines.dedup.sounds import FRAMES, RATE_HZ, SHIFTS, AudioHash, audio_bits
+from pipelines.dedup.sounds import FRAMES, MIDDLE_DTYPE, RATE_HZ, SHIFTS, AudioHash, audio_bits, audio_middle
 from pipelines.dedup.words import minhash, text_digest, words_of
 from pipelines.ingest.document import Document, Part
 from pipelines.ingest.looks import FRAMES as VIDEO_FRAMES
 from pipelines.ingest.looks import VideoLook, look_of, video_look
 from pipelines.ingest.media import Limits, MediaError
 
-DOCUMENTS, MINHASH, MEDIA, SOUNDS, VIDEOS = "documents.npy", "minhash.npy", "media.npy", "sounds.npy", "videos.npy"
-URIS = "uris.jsonl"
+DOCUMENTS, MINHASH, MEDIA = "documents.npy", "minhash.npy", "media.npy"
+SOUNDS, MIDDLES, VIDEOS = "sounds.npy", "middles.npy", "videos.npy"
+URIS, POISONED = "uris.jsonl", "poisoned.jsonl"  # `poisoned`: [row, ledger line]
 KINDS = ("text", "image", "audio", "video")
 
 # `text`: zeros where there are no words. `bytes`: of the texts as they are, in their order.
@@ -78,13 +80,19 @@ def sign(call: Call, unit: Unit, folder: Path) -> Counts:
     """The signatures of a unit's documents into `folder`."""
     args: SignArgs = unit.args
     rows = _Rows(call, args)
-    uris = []
+    uris: list[str] = []
+    lost = []
     for document, verdict in read_kept(args.documents, args.curated, args.verdicts, args.root):
-        call.at(document.uri)
-        rows.add(document, verdict)
+        if document.uri in call.skip:
+            lost.append([len(uris), asdict(poisoned(unit, document.uri, call.skip[document.uri]))])
+            rows.add(replace(document, parts=()), verdict)
+        else:
+            call.at(document.uri)
+            rows.add(document, verdict)
         uris.append(document.uri)
     rows.save(folder)
     write_lines(folder / URIS, uris)
+    write_lines(folder / POISONED, lost)
     return {"documents": len(uris)}
 
 
@@ -96,34 +104,36 @@ class _Rows:
         self._documents: list[tuple[object, ...]] = []
         self._media: list[tuple[object, ...]] = []
         self._sounds: list[tuple[object, ...]] = []
+        self._middles: list[np.ndarray] = []
         self._videos: list[tuple[object, ...]] = []
         self._words: list[list[str]] = []
         self._signatures: list[np.ndarray] = []
 
     def add(self, document: Document, verdict: Verdict) -> None:
+        """Words before media: where the worker dies of words, no medium is blamed."""
         texts = [part.text for part in document.parts if part.text is not None]
         words = words_of("\n".join(texts))
-        media = [place for place, part in enumerate(document.parts) if part.text is None]
-        size = sum(self._medium(place, document.parts[place], verdict.digests[place]) for place in media)
-        self._documents.append(
-            (
-                _bytes(document.id),
-                _bytes(verdict.cluster),
-                _bytes(text_digest(words).hex()) if words else np.zeros(16, np.uint8),
-                _bytes(text_digest(texts).hex()),
-                min(sum(map(len, words)), 2**32 - 1),
-                size,
-            )
+        digests = (
+            _bytes(text_digest(words).hex()) if words else np.zeros(16, np.uint8),
+            _bytes(text_digest(texts).hex()),
         )
         if "text" in self._args.kinds:
             self._words.append(words)
-            if len(self._words) == _TEXTS:
+            if len(self._words) == (1 if self._call.isolate else _TEXTS):
                 self._sign_texts()
+        size = sum(
+            self._medium(document, place, verdict.digests[place])
+            for place, part in enumerate(document.parts)
+            if part.text is None
+        )
+        chars = min(sum(map(len, words)), 2**32 - 1)
+        self._documents.append((_bytes(document.id), _bytes(verdict.cluster), *digests, chars, size))
 
     def save(self, folder: Path) -> None:
         np.save(folder / DOCUMENTS, np.array(self._documents, DOCUMENT_DTYPE))
         np.save(folder / MEDIA, np.array(self._media, MEDIA_DTYPE))
         np.save(folder / SOUNDS, np.array(self._sounds, SOUND_DTYPE))
+        np.save(folder / MIDDLES, np.array(self._middles, MIDDLE_DTYPE))
         np.save(folder / VIDEOS, np.array(self._videos, VIDEO_DTYPE))
         if "text" in self._args.kinds:
             self._sign_texts()
@@ -133,9 +143,9 @@ class _Rows:
         self._signatures.append(minhash(self._words))
         self._words = []
 
-    def _medium(self, place: int, part: Part, digest: str) -> int:
+    def _medium(self, document: Document, place: int, digest: str) -> int:
         """Note the medium at a place of its document; returns its size: pixels, or samples at 8 kHz."""
-        key = f"{part.uri}#{len(self._media)}"
+        part, key = document.parts[place], f"{document.id}/{place}"
         size, print_ = 0, None
         if part.kind in self._args.kinds and key not in self._call.skip:
             self._call.at(key)
@@ -159,11 +169,14 @@ class _Rows:
 
             samples = decode_audio(medium, RATE_HZ, self._args.limits)
             sound = audio_bits(samples, SHIFTS)
-            return len(samples), None if sound is None else _append(self._sounds, sound_row(sound))
+            if sound is None:
+                return len(samples), None
+            self._middles.append(audio_middle(samples))
+            return len(samples), _append(self._sounds, sound_row(sound))
         video = video_look(medium, self._args.limits)
         if not video.frames.any():
             return video.pixels, None
-        return video.pixels, _append(self._videos, _video_row(video))
+        return video.pixels, _append(self._videos, video_row(video))
 
 
 def sound_row(sound: AudioHash) -> tuple[object, ...]:
@@ -173,7 +186,8 @@ def sound_row(sound: AudioHash) -> tuple[object, ...]:
     return sound.seconds, sound.bits.shape[1], bits
 
 
-def _video_row(video: VideoLook) -> tuple[object, ...]:
+def video_row(video: VideoLook) -> tuple[object, ...]:
+    """A row of `VIDEO_DTYPE`."""
     return 0.0 if math.isnan(video.seconds) else video.seconds, video.frames
 
 

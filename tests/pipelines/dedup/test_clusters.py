@@ -3,11 +3,26 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.dedup.clusters import band_pairs, connected, connected_hashes, meeting, near_pairs
-from pipelines.dedup.sounds import FRAMES, SHIFTS, AudioHash, audio_distance, distances, sound_pairs
+from pipelines.dedup.sign import SOUND_DTYPE, sound_row
+from pipelines.dedup.sounds import (
+    FRAMES,
+    MIDDLE_DTYPE,
+    MIDDLE_SHARE,
+    RATE_HZ,
+    SHIFTS,
+    AudioHash,
+    audio_bits,
+    audio_distance,
+    audio_middle,
+    distances,
+    middle_distances,
+    sound_pairs,
+)
 from pipelines.dedup.words import BANDS, NUM_HASHES, ROWS
 
 
@@ -129,3 +144,52 @@ def test_it_says_that_it_goes_on_where_nothing_is_near() -> None:
     told: list[int] = []
     labels = connected_hashes(hashes, 1, lambda: told.append(1))
     assert len(told) > 400 and labels.tolist() == list(range(500))
+
+
+def voice(seed: int, seconds: float) -> np.ndarray:
+    """A sound at 8 kHz that goes like no other, by its seed."""
+    draw = np.random.default_rng(seed)
+    t = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
+    tones = zip(draw.uniform(300, 3000, 12), draw.uniform(0.5, 6, 12), strict=True)
+    sound = sum(
+        np.sin(2 * np.pi * f * t + 3 * np.sin(2 * np.pi * m * t)) * (1 + np.sin(2 * np.pi * 3 * m * t))
+        for f, m in tones
+    )
+    return (sound / np.abs(sound).max()).astype(np.float32)
+
+
+def middles_of(*sounds: np.ndarray) -> np.ndarray:
+    return np.array([audio_middle(sound) for sound in sounds], MIDDLE_DTYPE)
+
+
+ONE_AND_NEXT = np.array([0]), np.array([1])
+
+
+@pytest.mark.parametrize("seconds", [4.5, 7.7, 8.4, 16.5, 40.0])
+def test_sounds_that_begin_alike_are_two_and_copies_are_one(seconds: float) -> None:
+    jingle = voice(1, seconds / 4)
+    one, other = (np.concatenate([jingle, voice(seed, seconds * 3 / 4)]) for seed in (2, 3))
+    noise = np.random.default_rng(0).normal(0, 0.01, len(one) - len(one) // 20)
+    copy = np.concatenate([np.zeros(777), 0.3 * one[: len(noise)] + 0.3 * noise]).astype(np.float32)
+    rows = np.array([sound_row(found) for x in (one, other, copy) if (found := audio_bits(x, SHIFTS))], SOUND_DTYPE)
+    bits = rows["bits"], rows["frames"], rows["seconds"]
+    assert len(rows) == 3 and distances(*bits, ONE_AND_NEXT)[0] < 0.1  # their first seconds are the same
+    assert middle_distances(middles_of(one, other), ONE_AND_NEXT)[0] > 0.4 > MIDDLE_SHARE
+    for pair in (middles_of(one, copy), middles_of(copy, one)):
+        assert middle_distances(pair, ONE_AND_NEXT)[0] < 0.25
+
+
+def test_lengths_on_both_sides_of_a_power_of_two_are_compared_where_both_go_on() -> None:
+    one, other = (np.concatenate([voice(1, 2), voice(seed, 6.4)]) for seed in (2, 3))
+    shorter = one[: int(7.6 * RATE_HZ)]
+    assert middles_of(one, shorter)["step"].tolist() == [2, 1]
+    assert middle_distances(middles_of(one, shorter), ONE_AND_NEXT)[0] == 0
+    assert middle_distances(middles_of(shorter, one), ONE_AND_NEXT)[0] == 0
+    assert middle_distances(middles_of(shorter, other), ONE_AND_NEXT)[0] > 0.4
+
+
+def test_short_sounds_and_silent_middles_are_told_by_their_first_second() -> None:
+    short = voice(1, 1.9)
+    silent = np.concatenate([voice(1, 2), np.zeros(2 * RATE_HZ, np.float32), voice(2, 4)])
+    assert middles_of(short, silent)["frames"].tolist() == [0, 0]
+    assert middle_distances(middles_of(short, silent), ONE_AND_NEXT)[0] == 0

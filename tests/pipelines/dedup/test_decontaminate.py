@@ -5,22 +5,26 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from mmdata.errors import UserError
 from pipelines.build.engine import build
 from pipelines.build.ledger import read_ledger
+from pipelines.build.report import print_report
 from pipelines.cli import app
 from pipelines.dedup.audit import audit
 from pipelines.dedup.evaluation import read_evaluation
-from pipelines.dedup.matches import text_matches
+from pipelines.dedup.matches import text_matches, video_match
+from pipelines.ingest.looks import video_look
 from pipelines.ingest.media import Limits
 from tests.pipelines.build.toy_build import load_toy, toy_recipe, tree
-from tests.pipelines.dedup.test_dedup_build import copy_picture, made, prose, write
+from tests.pipelines.dedup.test_dedup_build import copy_picture, film, made, prose, write
 from tests.pipelines.fit.test_exclude import draw as draw_picture
 from tests.pipelines.fit.test_exclude import speak
 
@@ -201,3 +205,97 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no evaluation item"):
         read_evaluation([tmp_path / "empty"], Limits())
+
+
+def films(root: Path) -> Path:
+    """Films with subtitles that read out a question in short cues, and one that is an evaluation film at another size;
+    two sets ask the same question."""
+    write(root / "eval" / "quiz.jsonl", json.dumps({"question": QUESTION}) + "\n" + json.dumps({"q": prose(70)}))
+    write(root / "eval" / "other" / "set.csv", f'n,question\n1,"{prose(60)}"\n2,"{prose(61)}"\n')
+    film(made(root / "eval" / "clips" / "a.mp4"), 0, 160)
+    write(root / "eval" / "weights.bin", "words")
+    for name, seed, size in [("told", 50, 160), ("own", 100, 160), ("copy", 0, 96)]:
+        film(made(root / "films" / f"{name}.mp4"), seed, size)
+    said = QUESTION.split() + prose(60).split() + prose(61).split()
+    cues = [" ".join(said[i : i + 4]) for i in range(0, len(said), 4)]
+    stamps = [f"00:00:0{i // 100}.{i % 100:02}0" for i in range(len(cues) + 1)]
+    lines = [f"{begin} --> {end}\n{cue}\n" for begin, end, cue in zip(stamps, stamps[1:], cues)]
+    write(root / "films" / "told.vtt", "WEBVTT\n\n" + "\n".join(lines))
+    return root
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return films(tmp_path_factory.mktemp("filmed"))
+
+
+def run_films(root: Path, out: Path, **changes: Any) -> Any:
+    source = {"name": "films", "format": "video", "path": "films"}
+    asked = toy_recipe(root, source=[source], **changes)
+    return build(asked, out, 1, progress=False, load=load_toy)
+
+
+def test_words_that_subtitles_break_apart_and_films_that_look_the_same_are_met(filmed: Path, tmp_path: Path) -> None:
+    report = run_films(filmed, tmp_path / "out", decontaminate={"against": ["eval"]})
+    lines = {line["uri"]: line for line in read_ledger(tmp_path / "out" / "ledger" / "films.jsonl")}
+    assert set(lines) == {"told.mp4", "copy.mp4"}
+    assert lines["copy.mp4"]["reason"] == "video of evaluation data"
+    assert lines["copy.mp4"]["detail"].startswith("clips: clips/a.mp4: ")
+    told, also = reversed(lines["told.mp4"]["detail"].split("; also "))
+    words = "if a train leaves the station at noon and travels sixty miles an hour when does it reach the sea"
+    assert told == f"quiz: quiz.jsonl#L1: 20 words: '{words}'"
+    assert also.startswith("set: other/set.csv#L2: 120 words: '") and also.endswith(" ...'; and 1 more")
+    assert report.evaluation == {
+        "benchmarks": {
+            "clips": {"items": 1, "short": 0, "left_out": 1},
+            "quiz": {"items": 2, "short": 0, "left_out": 1},
+            "set": {"items": 3, "short": 1, "left_out": 1},
+        },
+        "unread": [
+            [
+                "weights.bin",
+                "not a format that is read (JSONL, JSON, CSV, TSV, Parquet, text, pictures, sounds and videos)",
+            ]
+        ],
+    }
+
+
+def test_an_audit_counts_a_document_for_every_benchmark_that_it_met(filmed: Path, tmp_path: Path) -> None:
+    run_films(filmed, tmp_path / "clean", decontaminate={"against": ["eval"]})
+    report = audit(tmp_path / "clean", [filmed / "eval"], progress=False)
+    assert {b.name: (b.before, b.found) for b in report.benchmarks} == {"clips": (1, 0), "quiz": (1, 0), "set": (1, 0)}
+    assert [name for name, _ in report.unread] == ["weights.bin"]
+    run_films(filmed, tmp_path / "all", keep_media="original")
+    report = audit(tmp_path / "all", [filmed / "eval"], progress=False)
+    found = {b.name: (b.found, b.items_found, [e["uri"] for e in b.examples]) for b in report.benchmarks}
+    assert found == {"clips": (1, 1, ["copy.mp4"]), "quiz": (1, 1, ["told.mp4"]), "set": (1, 2, ["told.mp4"])}
+    assert report.looked_at["videos, kept original"] == 3
+    run_films(filmed, tmp_path / "frames", keep_media="resized")
+    report = audit(tmp_path / "frames", [filmed / "eval" / "clips"], progress=False)
+    assert report.found == 0 and report.looked_at["videos, by their bytes only"] == 3
+
+
+def test_a_build_ends_with_a_table_by_benchmark(
+    filmed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    print_report(run_films(filmed, tmp_path / "out", decontaminate={"against": ["eval"]}))
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines()]
+    assert ["benchmark", "items", "too", "short", "left", "out"] in rows and ["set", "3", "1", "1"] in rows
+    assert "evaluation file weights.bin: not a format that is read" in printed
+    print_report(run_films(filmed, tmp_path / "plain"))
+    assert "benchmark" not in capsys.readouterr().out
+
+
+def test_an_evaluation_film_of_another_length_or_with_other_frames_is_not_met(tmp_path: Path) -> None:
+    film(made(tmp_path / "eval" / "a.mp4"), 0, 96)
+    index = read_evaluation([tmp_path / "eval"], Limits())
+    look = video_look(tmp_path / "eval" / "a.mp4", Limits())
+    assert video_match(look, index)
+    assert not video_match(replace(look, seconds=look.seconds * 1.1), index)
+    assert not video_match(replace(look, frames=~look.frames), index)
+    flat = np.where(np.arange(8) == 0, look.frames ^ np.uint64(0x0FFF), 0).astype(np.uint64)
+    black = replace(index, videos=index.videos.copy())
+    black.videos["frames"][0, 1:] = 0  # seven flat frames are alike in all films, and the one that is not differs
+    assert not video_match(replace(look, frames=flat), black)

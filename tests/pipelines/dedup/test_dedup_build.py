@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,10 @@ def test_copies_go_and_all_else_stays(whole: tuple[Path, BuildReport]) -> None:
     found = lost(out)
     reasons = {uri: reason for uri, (reason, _) in found.items()}
     pairs = [("text/0.txt", "text/exact.txt"), ("text/3.txt", "other/across.txt")]
-    for pair in pairs:  # the smaller id stays, which is a matter of the paths' hashes
+    for pair in pairs:  # in one source the smaller id stays, which is a matter of the paths' hashes
         (gone,) = [uri for uri in pair if uri in reasons]
         (stays,) = set(pair) - {gone}
+        assert gone != "text/3.txt"  # of two sources the first one's
         assert reasons.pop(gone) == "exact duplicate" and f"kept {stays} " in found[gone][1]
     (gone,) = {"text/1.txt", "text/case.txt"} & set(reasons)
     assert reasons.pop(gone) == "same text but for case and punctuation"
@@ -222,3 +224,22 @@ def test_without_the_table_nothing_changes(tmp_path: Path) -> None:
 def test_near_ones_cannot_go_while_exact_ones_stay(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r'say exact = "drop" or near = "group"'):
         parse_recipe({"source": [], "dedup": {"text": "minhash"}}, tmp_path)
+
+
+def test_recordings_with_the_same_jingle_stay(tmp_path: Path) -> None:
+    for name, seeds in [("first", (1, 2, 3, 4)), ("second", (1, 5, 6, 7)), ("quiet", (1, 2, 3, 4))]:
+        gain = 0.2 if name == "quiet" else 0.5
+        parts = [read_wave(speak(tmp_path / "part.wav", seed, gain=gain)) for seed in seeds]
+        with wave.open(str(made(tmp_path / "speech" / f"{name}.wav")), "wb") as file:
+            file.setparams((1, 2, 16_000, 0, "NONE", ""))
+            file.writeframes(b"".join(parts))
+        write(tmp_path / "speech" / f"{name}.txt", "the same words of welcome")
+    asked = toy_recipe(tmp_path, source=[{"name": "speech", "format": "speech", "path": "speech"}], dedup=ALL)
+    build(asked, tmp_path / "out", 1, progress=False, load=load_toy)
+    ((uri, (reason, detail)),) = lost(tmp_path / "out").items()
+    assert reason == "near duplicate of audio" and {uri, detail.split()[1]} == {"speech/first.wav", "speech/quiet.wav"}
+
+
+def read_wave(path: Path) -> bytes:
+    with wave.open(str(path)) as file:
+        return file.readframes(file.getnframes())
