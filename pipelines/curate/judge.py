@@ -29,6 +29,7 @@ from pipelines.curate.quality import quality
 from pipelines.curate.settings import Curation
 from pipelines.curate.words import Text
 from pipelines.curate.work import Judged, Work
+from pipelines.ingest.address import AddressList
 from pipelines.ingest.document import Document
 from pipelines.ingest.media import Limits
 
@@ -55,9 +56,9 @@ def _lists(work: Work) -> Iterator[Measure]:
     opened, rules = _opened(work.curation.lists), work.rules.lists
     if opened.hosts:
         for address in (work.document.uri, work.document.metadata.get("url", "")):
-            yield from lists.listed_host(lists.host_of(address), opened.hosts)
+            yield from lists.listed_host(address, opened.hosts)
         for place, part in list(work.parts.items()):
-            work.judge_part(place, lists.listed_host(lists.host_of(part.uri), opened.hosts))
+            work.judge_part(place, lists.listed_host(part.address or part.uri, opened.hosts))
     if opened.words is not None and work.text is not None:
         yield from lists.listed_words(work.text, opened.words, rules)
 
@@ -148,12 +149,12 @@ _STEPS: dict[str, Callable[[Work], Iterator[Measure]]] = {
 @dataclass(frozen=True)
 class _Lists:
     words: lists.WordList | None
-    hosts: frozenset[str]
+    hosts: AddressList
 
 
 @functools.lru_cache(maxsize=16)
 def _opened(files: tuple[tuple[str, Path, str], ...]) -> _Lists:
     """The lists, read once a worker."""
     words = tuple(entry for kind, path, _ in files if kind == "words" for entry in lists.read_list(path))
-    hosts = frozenset(entry for kind, path, _ in files if kind == "hosts" for entry in lists.read_list(path))
-    return _Lists(lists.WordList(tuple(dict.fromkeys(words))) if words else None, hosts)
+    hosts = (entry for kind, path, _ in files if kind == "hosts" for entry in lists.read_hosts(path))
+    return _Lists(lists.WordList(tuple(dict.fromkeys(words))) if words else None, AddressList(hosts))

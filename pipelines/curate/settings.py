@@ -25,7 +25,7 @@ from pipelines.curate.fineweb import FineWeb
 from pipelines.curate.gopher_quality import GopherQuality
 from pipelines.curate.gopher_repetition import GopherRepetition
 from pipelines.curate.language import Language
-from pipelines.curate.lists import Lists, read_list
+from pipelines.curate.lists import Lists, read_hosts, read_list
 from pipelines.curate.obelics import LISTS, MODELS, PERPLEXITIES, Obelics
 from pipelines.curate.personal import Personal
 from pipelines.curate.picture_copies import PictureCopies
@@ -150,7 +150,7 @@ def curation_of(curate: Curate, own: dict[str, Any], folder: Path, where: str) -
     for kind in _OF_LISTS if "lists" in rules.rules else ():
         for name in getattr(rules.lists, kind):
             path = (folder / expand(name, f"{where}.lists.{kind}")).resolve()
-            files.append((kind, path, _digest(read_list(path))))
+            files.append((kind, path, _digest((read_hosts if kind == "hosts" else read_list)(path))))
     table = json.dumps(rules.model_dump(mode="json", exclude_unset=True), sort_keys=True)
     found: dict[str, tuple[Path, str]] = {}
     for variant in _variants(rules):

@@ -36,10 +36,11 @@ class References:
 
     def part(self, base: str, address: str, kind: str, uri: str, sha256: str = "") -> Part | Dropped:
         """The medium that `address` in file `base` means; `uri` names the record for the ledger and inline bytes."""
+        address = address.strip()
         try:
-            if not address.strip():
+            if not address:
                 raise MediaError(EMPTY, "a reference without an address")
-            found = self._found(base, address.strip(), kind, uri)
+            found = self._found(base, address, kind, uri)
             check_digest(found, sha256)
             return found
         except MediaError as error:
@@ -64,7 +65,8 @@ class References:
             return Part(kind, data=data_address(address, self.limits), uri=uri)
         file = self.file(base, address)
         if file is not None:
-            return Part(kind, path=self.folder.path(file), uri=uri_of(file))
+            remote = uri_of(address) if _REMOTE.match(address) else ""  # what lists of hosts and addresses speak of
+            return Part(kind, path=self.folder.path(file), uri=uri_of(file), address=remote)
         if not _REMOTE.match(address):
             outside = _climbs(base, address)
             raise MediaError(OUTSIDE if outside else MISSING, f"{uri_of(address[:200])} is not in the folder")
