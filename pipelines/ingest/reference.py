@@ -21,6 +21,7 @@ from pipelines.ingest.folder import OUTSIDE, Folder, uri_of
 from pipelines.ingest.media import EMPTY, MISSING, Limits, MediaError
 
 DIGEST = "another sha256"  # the ledger's reason: the medium is not the one that was meant
+STATUS = "not a page that was found"  # the reason for answers of a crawl other than 200, whose status is the detail
 
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//")
 
@@ -74,8 +75,12 @@ class References:
 
 
 def lost_by_host(dropped: Iterable[Dropped]) -> dict[str, int]:
-    """How many media could not be had of each host."""
-    lost = (host_of(line.uri) for line in dropped if line.reason in (REMOTE, MISSING, DIGEST))
+    """How many media and pages could not be had of each host. An answer that names another address is no loss."""
+    lost = (
+        host_of(line.uri) or host_of(line.uri.partition("#")[2])  # a crawl's: path#address
+        for line in dropped
+        if line.reason in (REMOTE, MISSING, DIGEST) or (line.reason == STATUS and line.detail[:8] != "status 3")
+    )
     return dict(sorted(Counter(host for host in lost if host).items()))
 
 

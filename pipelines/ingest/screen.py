@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class Screen:
     """What the lists say. `licences` None: any."""
 
     licences: tuple[str, ...] | None = None
-    addresses: AddressList = AddressList()
+    addresses: AddressList = field(default_factory=AddressList)
     uris: frozenset[str] = frozenset()  # and what lies in them: "a" has "a/b.png", "a.jsonl" has "a.jsonl#L1"
     digests: frozenset[str] = frozenset()  # sha256 of media
     digest: str = ""  # of both lists

@@ -58,7 +58,9 @@ def test_the_uri_of_a_record_takes_no_others_with_it(tmp_path):
     assert len(documents) == 36
 
 
-@pytest.mark.parametrize("line", ["a.org", "https://a.org/", "https://A.org/1.png", "mirror/a.org", "mirror/a.org/1.png"])
+@pytest.mark.parametrize(
+    "line", ["a.org", "https://a.org/", "https://A.org/1.png", "mirror/a.org", "mirror/a.org/1.png"]
+)
 def test_media_of_a_mirror_opt_out_by_their_address(tmp_path, line):
     page = {"texts": ["x", None, None], "images": [None, "https://a.org/1.png", " //b.net/2.png"]}
     files = {"p.jsonl": lines(page), "mirror/a.org/1.png": png(), "mirror/b.net/2.png": png(), "out.txt": line}
