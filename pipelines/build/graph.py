@@ -51,7 +51,7 @@ class Graph:
         opened, listed = source.args.open(), ""
         if source.follows:
             inputs = {item.path for cut in source.cuts for item in cut}
-            listed = fingerprint_of(sorted(opened.folder.names - inputs))  # type: ignore[attr-defined]
+            listed = fingerprint_of(sorted(opened.folder.referable - inputs))  # type: ignore[attr-defined]
         units = []
         for cut in source.cuts:
             decides: dict[str, Any] = {

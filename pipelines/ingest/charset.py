@@ -49,15 +49,20 @@ def codec_of(label: str, *, in_tag: bool = False) -> str:
     """
     name = label.strip().lower()
     codec = _CODECS.get(name, _IN_A_TAG.get(name, name) if in_tag else name)
-    if in_tag and codec.replace("_", "-").startswith(("utf-16", "utf-32", "utf16", "utf32")):
-        return "utf-8"
-    return codec
+    return "utf-8" if in_tag and _is_wide(codec) else codec
 
 
 def errors_of(codec: str) -> str:
     """How bytes are read that a codec of `codec_of` has nothing for: the standard has control characters in the gaps
     of Windows' one-byte encodings; else they are an error."""
     return _CONTROLS if codec == "cp874" or codec.startswith(("cp125", "windows-125")) else "strict"
+
+
+def _is_wide(codec: str) -> bool:
+    try:
+        return codecs.lookup(codec).name.startswith(("utf-16", "utf-32"))
+    except LookupError:
+        return False
 
 
 def _as_control(error: UnicodeError) -> tuple[str, int]:

@@ -51,15 +51,18 @@ class References:
 
     def file(self, base: str, address: str) -> str | None:
         """The file of the folder that a reference means, if it means one."""
+        return next((place for place in self._places(base, address) if place in self.folder.names), None)
+
+    def _places(self, base: str, address: str) -> list[str]:
+        """Where, from the root, a reference's file may lie."""
         if not _REMOTE.match(address):
-            return self.folder.resolve(base, address)
+            return [place] if (place := self.folder.place(base, address)) else []
         parsed = split_address(address) if self.mirror else None
         if parsed is None:
-            return None
+            return []
         path = urllib.parse.unquote(parsed.path.lstrip("/"))
         names = [f"{path}?{parsed.query}"] if parsed.query else []  # as wget writes it
-        inside = (f"{self.mirror.strip('/')}/{parsed.hostname}/{name}" for name in (*names, path))
-        return next((name for name in inside if name in self.folder.names), None)
+        return [f"{self.mirror.strip('/')}/{parsed.hostname}/{name}" for name in (*names, path)]
 
     def _found(self, base: str, address: str, kind: str, uri: str) -> Part:
         if address.startswith("data:"):
@@ -68,9 +71,15 @@ class References:
         if file is not None:
             remote = uri_of(address) if _REMOTE.match(address) else ""  # what lists of hosts and addresses speak of
             return Part(kind, path=self.folder.path(file), uri=uri_of(file), address=remote)
-        if not _REMOTE.match(address):
-            outside = _climbs(base, address)
-            raise MediaError(OUTSIDE if outside else MISSING, f"{uri_of(address[:200])} is not in the folder")
+        remote = bool(_REMOTE.match(address))
+        if not remote and _climbs(base, address):
+            raise MediaError(OUTSIDE, f"{uri_of(address[:200])} is not in the folder")
+        for place in self._places(base, address):
+            reason, detail = self.folder.why_not(place)
+            if reason != MISSING:
+                raise MediaError(reason, f"{detail}, in {uri}")
+        if not remote:
+            raise MediaError(MISSING, f"{uri_of(address[:200])} is not in the folder")
         raise MediaError(MISSING, f"not in the mirror, in {uri}") if self.mirror else MediaError(REMOTE, f"in {uri}")
 
 

@@ -325,6 +325,22 @@ def test_what_explain_says_is_what_runs(
     assert not run(root, out, changes).units_run
 
 
+@pytest.mark.parametrize("path", ["a.jsonl", "*.jsonl"])
+def test_a_picture_that_comes_beside_a_narrow_path_is_read_and_the_builds_own_files_are_not(
+    tmp_path: Path, path: str
+) -> None:
+    changes = {"source": [{"name": "lines", "format": "jsonl", "path": path}]}
+    write(tmp_path / "a.jsonl", json.dumps({"text": page(1), "image": "i/1.png"}).encode())
+    run(tmp_path, tmp_path / "out", changes)
+    [line] = read_ledger(tmp_path / "out" / "ledger" / "lines.jsonl")
+    assert (line["reason"], line["detail"]) == ("missing file", "i/1.png is not in the folder")
+    assert not run(tmp_path, tmp_path / "out", changes).units_run
+    paint(tmp_path / "i" / "1.png", (9, 9, 9))
+    report = run(tmp_path, tmp_path / "out", changes)
+    assert report.to_json()["sources"][0]["codes"]["image"] and not report.dropped
+    assert not run(tmp_path, tmp_path / "out", changes).units_run
+
+
 def stamps(out: Path) -> dict[str, tuple[int, int]]:
     """Of every file (but for the reports) its inode and time: another one where it was written again."""
     found = {path.relative_to(out).as_posix(): path.stat() for path in out.rglob("*") if path.is_file()}
