@@ -103,7 +103,7 @@ class Folder:
         fits = glob_regex(self.pattern)
         files, lost = self._walk
         own = tuple(path for path in files if fits.fullmatch(path))
-        return own, tuple(line for line in lost if fits.fullmatch(line[0]))
+        return own, tuple(line for line in lost if line[0] in self.left_behind or fits.fullmatch(line[0]))
 
     @cached_property
     def files(self) -> tuple[str, ...]:

@@ -67,11 +67,9 @@ class References:
     def _found(self, base: str, address: str, kind: str, uri: str) -> Part:
         if address.startswith("data:"):
             return Part(kind, data=data_address(address, self.limits), uri=uri)
-        file = self.file(base, address)
-        if file is not None:
-            remote = uri_of(address) if _REMOTE.match(address) else ""  # what lists of hosts and addresses speak of
-            return Part(kind, path=self.folder.path(file), uri=uri_of(file), address=remote)
-        remote = bool(_REMOTE.match(address))
+        file, remote = self.file(base, address), bool(_REMOTE.match(address))
+        if file is not None:  # with what lists of hosts and addresses speak of
+            return Part(kind, path=self.folder.path(file), uri=uri_of(file), address=uri_of(address) if remote else "")
         if not remote and _climbs(base, address):
             raise MediaError(OUTSIDE, f"{uri_of(address[:200])} is not in the folder")
         for place in self._places(base, address):
