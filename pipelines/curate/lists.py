@@ -85,7 +85,7 @@ def listed_host(address: str, listed: AddressList) -> Iterator[Measure]:
     if host := host_of(address):
         found = listed.entry_for(address)
         value = found if is_address(found) else host
-        yield Measure("lists: listed host", value, "the listed hosts and addresses", not found, "none of")
+        yield Measure("lists: listed host", value, str(listed), not found, "none of")
 
 
 def _text(path: Path) -> str:

@@ -30,9 +30,15 @@ class AddressList:
                     self._addresses.setdefault(place, []).append((address, entry))
             else:
                 self._hosts.add(entry.lower().strip("."))
+        addresses = len({entry for found in self._addresses.values() for _, entry in found})
+        self._words = f"{len(self._hosts):,} hosts" + (f" and {addresses:,} addresses" if addresses else "")
 
     def __bool__(self) -> bool:
         return bool(self._hosts or self._addresses)
+
+    def __str__(self) -> str:
+        """How much it holds: "2 hosts", "1 hosts and 3 addresses"."""
+        return self._words
 
     def entry_for(self, address: str) -> str:
         """The entry that means a remote address; "" where none does, and of what is no remote address."""
