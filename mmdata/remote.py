@@ -66,6 +66,10 @@ class Listed:
         return ""
 
 
+class TooLong(Exception):
+    """A file has more bytes than may be fetched; says so in a line."""
+
+
 class _Wrong(Exception):
     """What came is not the listed file."""
 
@@ -93,16 +97,19 @@ class Store:
 
         return self._again(name, once)
 
-    def download(self, name: str, to: Path, listed: Listed = Listed()) -> bool:
+    def download(self, name: str, to: Path, listed: Listed = Listed(), most: int | None = None) -> bool:
         """Write a file to `to`, as often as it takes until it is the listed one. False: twice the same other bytes
         came, so it is the store's own file that is damaged, and `to` holds it. FileNotFoundError where it is missing;
-        RunError, naming the URL, where no attempt worked or this machine's disk is full."""
+        TooLong once more than `most` bytes have come, whatever the store says of its length; RunError, naming the URL,
+        where no attempt worked or this machine's disk is full."""
         prints: list[str] = []
 
         def once() -> bool:
             files, path = self._open(name)
             known = listed if listed != Listed() else Listed(bytes=_size(files, path))
-            files.get_file(path, str(to))
+            files.get_file(path, str(to), **({} if most is None else {"callback": _ceiling(most)}))
+            if most is not None and to.stat().st_size > most:  # of a backend that does not tell how far it is
+                raise TooLong(f"more than {most:,} bytes")
             if problem := known.problem(to):
                 prints.append(sha256_of(to))
                 if prints.count(prints[-1]) > 1 and _size(files, path) == to.stat().st_size:
@@ -145,7 +152,7 @@ class Store:
     def _refuse(self, name: str, error: Exception) -> None:
         """Raise where trying again is of no use."""
         url = self._join(name)
-        if isinstance(error, FileNotFoundError | UserError):
+        if isinstance(error, FileNotFoundError | UserError | TooLong):
             raise error
         if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
             raise UserError(
@@ -190,6 +197,19 @@ def _stamp(info: Mapping[str, Any]) -> tuple[int, str]:
     """(bytes, the store's own digest, generation or time of a file)."""
     words = ("ETag", "etag", "md5Hash", "generation", "LastModified", "mtime", "created")
     return int(info.get("size") or 0), str(next((info[word] for word in words if info.get(word)), ""))
+
+
+def _ceiling(most: int) -> Any:
+    """What a backend tells each time that bytes have come, so that a download ends which would go on for ever."""
+    from fsspec.callbacks import Callback
+
+    class Ceiling(Callback):
+        def relative_update(self, inc: int = 1) -> None:
+            super().relative_update(inc)
+            if self.value > most:
+                raise TooLong(f"more than {most:,} bytes")
+
+    return Ceiling()
 
 
 def _size(files: Any, path: str) -> int | None:

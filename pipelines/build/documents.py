@@ -44,6 +44,8 @@ class DocumentWriter:
         row: dict[str, Any] = {word: getattr(part, word) for word in _PART_WORDS}
         row["start_s"] = None if math.isnan(part.start_s) else part.start_s
         row["end_s"] = None if math.isnan(part.end_s) else part.end_s
+        if part.address:
+            row["address"] = part.address
         if part.unit_times:
             row["unit_times"] = part.unit_times
         if part.text is not None:

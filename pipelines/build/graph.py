@@ -37,7 +37,7 @@ from tokenizer.codecs import CodecFile
 
 # Raise a stage's number when its code changes what it writes.
 VERSIONS = {
-    "ingest": 3, "leftovers": 1, "curate": 2, "benchmarks": 2, "decontaminate": 2, "sign": 3, "dedup": 2, "encode": 2,
+    "ingest": 4, "leftovers": 1, "curate": 3, "benchmarks": 2, "decontaminate": 2, "sign": 3, "dedup": 2, "encode": 2,
     "shuffle": 2, "write": 1, "media": 1, "finish": 1,
 }  # fmt: skip
 
@@ -63,7 +63,7 @@ class Graph:
         opened, listed = source.args.open(), ""
         if source.follows:
             inputs = {item.path for cut in source.cuts for item in cut}
-            listed = fingerprint_of(sorted(opened.folder.names - inputs))  # type: ignore[attr-defined]
+            listed = fingerprint_of(sorted(opened.folder.referable - inputs))  # type: ignore[attr-defined]
         units = []
         for cut in source.cuts:
             decides: dict[str, Any] = {

@@ -19,9 +19,10 @@ from pipelines.build.stages import OpenSource, SourceArgs
 from pipelines.build.units import Unit
 from pipelines.config import expand, nearest
 from pipelines.curate.settings import Curation
-from pipelines.ingest.fetched import fetched
+from pipelines.ingest.fetched import Wanted, fetched
+from pipelines.ingest.media import Limits
 from pipelines.ingest.source import Input
-from pipelines.ingest.sources import SOURCES, open_source, require_inputs
+from pipelines.ingest.sources import SOURCES, open_source, parse_options, require_inputs, source_class
 
 Marker = dict[str, Any]
 EVERY = "all sources"  # in place of a source, of what is done over all of them: no source can be named so
@@ -104,14 +105,24 @@ def open_one(recipe: Recipe, entry: SourceEntry, opener: OpenSource, work: Path 
         raise UserError(f"source {entry.name!r}: no format {entry.format!r}; {nearest(entry.format, list(SOURCES))}")
     options = json.dumps(_resolved(recipe, entry), sort_keys=True)
     url = url_of(expand(entry.path, f"source {entry.name!r}"))
-    path = fetched(entry.name, url) if url else recipe.source_path(entry)
-    args = SourceArgs(entry.name, entry.format, path, options, limits_of(recipe), opener)
+    limits = limits_of(recipe)
+    path = fetched(entry.name, url, wanted=_wanted(recipe, entry, limits)) if url else recipe.source_path(entry)
+    args = SourceArgs(entry.name, entry.format, path, options, limits, opener)
     source = args.open()
     require_inputs(source)
     known = KnownInputs(None if work is None else work / "ingest" / entry.name)
     cuts = list(cut_inputs(source.inputs(), recipe.shards.unit_inputs, recipe.shards.unit_bytes, known.begins))
     settings = {"name": entry.name, "format": entry.format, "source": source.settings()}
     return BuildSource(entry, args, source.root, settings, cuts, recipe.curation(entry), known)
+
+
+def _wanted(recipe: Recipe, entry: SourceEntry, limits: Limits) -> Wanted:
+    """What is copied of a URL's files; UserError where the options are wrong, before anything comes."""
+    if entry.format not in SOURCES:  # of an opener of the caller's
+        return Wanted(max_bytes=limits.max_bytes)
+    model = source_class(entry.format, entry.name).Options
+    options = parse_options(entry.name, entry.format, model, _resolved(recipe, entry))
+    return Wanted.of(entry.format, options, limits)  # type: ignore[arg-type]
 
 
 def _resolved(recipe: Recipe, entry: SourceEntry) -> dict[str, Any]:

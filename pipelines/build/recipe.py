@@ -133,7 +133,8 @@ class SourceEntry(BaseModel):
     format: str = Field(description="how its files are read: one of the formats below")
     path: str = Field(
         description="folder, file or glob pattern (** for any folders), relative to the recipe, or behind a URL (s3://,"
-        " gs://, ...), from where its files are copied into the user's cache; ${VAR} stands for a variable's value"
+        " gs://, ...), from where what it names is copied into the user's cache; inputs may refer to files beside a"
+        " file or a pattern, but not behind a URL; ${VAR} stands for a variable's value"
     )
     curate: dict[str, Any] = Field(
         default={}, description="the keys of [curate] that are other for this source; `rules = []` takes all rules off"

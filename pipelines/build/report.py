@@ -27,7 +27,7 @@ class SourceReport:
     codes: dict[str, int] = field(default_factory=dict)  # by kind: codes are tokens of most layouts
     soft: int = 0
     dropped: dict[str, int] = field(default_factory=dict)  # by reason: inputs, records and parts
-    lost_by_host: dict[str, int] = field(default_factory=dict)  # remote media that could not be had
+    lost_by_host: dict[str, int] = field(default_factory=dict)  # remote media and pages that could not be had
     changed: dict[str, int] = field(default_factory=dict)  # by what: lines taken out, addresses masked
     bytes: int = 0
     fingerprint: str = ""
@@ -91,7 +91,7 @@ class BuildReport:
 
     @property
     def lost_by_host(self) -> dict[str, int]:
-        """Remote media that could not be had by host, of all sources, the most frequent first."""
+        """Remote media and pages that could not be had by host, of all sources, the most frequent first."""
         return _summed(source.lost_by_host for source in self.sources)
 
     def to_json(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def print_report(report: BuildReport) -> None:
     print_by_benchmark(console, report.evaluation)
     if lost := report.lost_by_host:
         most = ", ".join(f"{host} {count:,}" for host, count in list(lost.items())[:5])
-        console.print(f"  media of {len(lost):,} hosts could not be had: {most}", soft_wrap=True)
+        console.print(f"  media or pages of {len(lost):,} hosts could not be had: {most}", soft_wrap=True)
     for what, count in report.changed.items():
         console.print(f"  changed: {count:,} {what}")
     if report.total("soft"):

@@ -28,6 +28,7 @@ from pipelines.curate.quality import quality
 from pipelines.curate.settings import Curation
 from pipelines.curate.words import Text
 from pipelines.curate.work import Judged, Work
+from pipelines.ingest.address import AddressList
 from pipelines.ingest.document import Document
 from pipelines.ingest.media import Limits
 
@@ -54,9 +55,9 @@ def _hosts(work: Work) -> Iterator[Measure]:
     hosts = _host_list(work.curation.files_of(work.curation.rules.lists.hosts))
     if hosts:
         for address in (work.document.uri, work.document.metadata.get("url", "")):
-            yield from lists.listed_host(lists.host_of(address), hosts)
+            yield from lists.listed_host(address, hosts)
         for place, part in list(work.parts.items()):
-            work.judge_part(place, lists.listed_host(lists.host_of(part.uri), hosts))
+            work.judge_part(place, lists.listed_host(part.address or part.uri, hosts))
 
 
 def _words(work: Work) -> Iterator[Measure]:
@@ -149,9 +150,9 @@ _STEPS: tuple[tuple[str, Callable[[Work], Iterator[Measure]]], ...] = (
 
 
 @functools.lru_cache(maxsize=16)
-def _host_list(files: tuple[tuple[Path, str], ...]) -> frozenset[str]:
-    """The hosts in these files, read once a worker."""
-    return frozenset(entry for path, _ in files for entry in lists.read_list(path))
+def _host_list(files: tuple[tuple[Path, str], ...]) -> AddressList:
+    """The hosts and addresses in these files, read once a worker."""
+    return AddressList(entry for path, _ in files for entry in lists.read_hosts(path))
 
 
 @functools.lru_cache(maxsize=128)  # a few for each language

@@ -1,11 +1,11 @@
-"""Lists of words and of hosts, each a text file named in the recipe: one entry a line, `#` begins a comment."""
+"""Lists of words, and of hosts and addresses, each a text file named in the recipe: one entry a line, `#` begins a
+comment (in lists of hosts at a line's begin or after white space, as an address may hold one)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from mmdata.errors import UserError
 from pipelines.curate.measure import Measure, at_most
 from pipelines.curate.table import Table
 from pipelines.curate.words import Text, is_spaceless
+from pipelines.ingest.address import AddressList, host_of, is_address, is_host, list_entries
 
 _WORD = re.compile(r"\w+")
 
@@ -23,18 +24,29 @@ class Lists(Table):
     words: tuple[str, ...] = Field(default=(), description="files of words and phrases, beside the recipe; in any case")
     max_words: int = Field(default=0, ge=0, description="occurrences of listed words that a document may hold")
     hosts: tuple[str, ...] = Field(
-        default=(), description="files of hosts, beside the recipe; subdomains are meant too"
+        default=(),
+        description="files of hosts (subdomains are meant too) and of addresses (what begins so), beside the recipe",
     )
 
 
 def read_list(path: Path) -> tuple[str, ...]:
-    """The entries of a list, in lower case; UserError where it cannot be read."""
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the list {path}: {error}; name a text file in UTF-8") from None
-    entries = (line.partition("#")[0].strip().lower() for line in lines)
+    """The entries of a list of words, in lower case; UserError where it cannot be read."""
+    entries = (line.partition("#")[0].strip().lower() for line in _text(path).splitlines())
     return tuple(dict.fromkeys(entry for entry in entries if entry))
+
+
+def read_hosts(path: Path) -> tuple[str, ...]:
+    """The entries of a list of hosts and addresses, hosts in lower case; UserError where it cannot be read, or names
+    what is neither."""
+    entries = []
+    for entry in list_entries(_text(path)):
+        if not is_address(entry) and not is_host(entry):
+            raise UserError(
+                f"the list {path}: {entry[:200]!r} is neither a host nor an address; write bad.org (subdomains are"
+                " meant too) or https://bad.org/what/begins/so"
+            )
+        entries.append(entry if is_address(entry) else entry.lower())
+    return tuple(dict.fromkeys(entries))
 
 
 class WordList:
@@ -68,26 +80,16 @@ def listed_words(text: Text, words: WordList, rules: Lists) -> Iterator[Measure]
     yield at_most("lists: listed words", words.count(text.text), rules.max_words)
 
 
-def listed_host(host: str, hosts: frozenset[str]) -> Iterator[Measure]:
-    """The rule on the host of an address; nothing where there is none."""
-    if host:
-        found = next((name for name in _with_parents(host) if name in hosts), "")
-        yield Measure("lists: listed host", host, f"{len(hosts):,} hosts", not found, "none of")
+def listed_host(address: str, listed: AddressList) -> Iterator[Measure]:
+    """The rule on a remote address; nothing of what is none."""
+    if host := host_of(address):
+        found = listed.entry_for(address)
+        value = found if is_address(found) else host
+        yield Measure("lists: listed host", value, str(listed), not found, "none of")
 
 
-def host_of(address: str) -> str:
-    """
-    >>> host_of("https://www.Example.org:8080/a"), host_of("a/b.png")
-    ('www.example.org', '')
-    """
+def _text(path: Path) -> str:
     try:
-        return urlsplit(address).hostname or "" if "://" in address else ""
-    except ValueError:
-        return ""
-
-
-def _with_parents(host: str) -> Iterator[str]:
-    """a.b.org, b.org, org"""
-    labels = host.strip(".").split(".")
-    for start in range(len(labels)):
-        yield ".".join(labels[start:])
+        return path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the list {path}: {error}; name a text file in UTF-8") from None

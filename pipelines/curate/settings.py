@@ -25,7 +25,7 @@ from pipelines.curate.fineweb import FineWeb
 from pipelines.curate.gopher_quality import GopherQuality
 from pipelines.curate.gopher_repetition import GopherRepetition
 from pipelines.curate.language import Language
-from pipelines.curate.lists import Lists, read_list
+from pipelines.curate.lists import Lists, read_hosts, read_list
 from pipelines.curate.obelics import LISTS, MODELS, PERPLEXITIES, Obelics
 from pipelines.curate.personal import Personal
 from pipelines.curate.picture_copies import PictureCopies
@@ -224,7 +224,7 @@ def _files(rules: Curate, folder: Path, where: str) -> dict[str, tuple[Path, str
         for key in keys if family in rules.rules else ():
             for name in getattr(getattr(rules, family), key):
                 path = (folder / expand(name, f"{where}.{family}.{key}")).resolve()
-                found[name] = path, _digest(read_list(path))
+                found[name] = path, _digest((read_hosts if key == "hosts" else read_list)(path))
     for key in MODELS if "obelics" in rules.rules else ():
         if name := getattr(rules.obelics, key):
             path = (folder / expand(name, f"{where}.obelics.{key}")).resolve()

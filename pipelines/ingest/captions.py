@@ -117,9 +117,9 @@ class CaptionSource:
         texts: dict[str, str] = {}
         sounds: dict[str, str] = {}
         spoken: dict[str, list[tuple[str, str]]] = {stem(image): [] for image in self.folder.of_suffix(IMAGE)}
-        for path in self.folder.of_suffix((".txt",)):
+        for path in self.folder.known_of_suffix((".txt",)):
             texts.setdefault(stem(path), path)
-        for path in self.folder.of_suffix(AUDIO):
+        for path in self.folder.known_of_suffix(AUDIO):
             name = stem(path)
             found = _SPOKEN.fullmatch(name)
             if name in spoken:

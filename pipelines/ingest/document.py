@@ -23,6 +23,7 @@ class Part:
     group: int = -1
     group_role: str = "none"
     unit_times: tuple[tuple[float, float], ...] = ()  # seconds, of words
+    address: str = ""  # the remote address that was asked for, where `path` is its copy in a mirror
 
     def read(self) -> bytes:
         """The part's original bytes (UTF-8 of a text)."""

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from pipelines.ingest.charset import codec_of, errors_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, Meter, one_line, opened
 
 REMOTE = "remote media are not fetched"  # the ledger's reason
@@ -24,7 +25,7 @@ IMAGE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".av
 VIDEO = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".mpg", ".mpeg", ".m4v", ".ogv", ".ts", ".wmv", ".flv", ".3gp")
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-_META = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""")
+_META = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.IGNORECASE)
 
 
 @contextmanager
@@ -97,17 +98,19 @@ def read_text(path: Path, limits: Limits, encoding: str = "") -> str:
     return decode_text(read_bytes(path, limits), encoding)
 
 
-def decode_text(data: bytes, encoding: str = "", *, declared: bool = False) -> str:
-    """Bytes as text with "\\n" line ends. declared: look for a charset in the first bytes, as HTML and XML have one."""
+def decode_text(data: bytes, encoding: str = "", *, web: bool = False, declared: bool = False) -> str:
+    """Bytes as text with "\\n" line ends. web: `encoding` means what it means on the web, not in Python. declared: so
+    too, and without one look for a charset in the first bytes, as HTML and XML have one."""
+    encoding = codec_of(encoding) if web or declared else encoding
     for mark, name in _BOMS:
         if data.startswith(mark):
             data, encoding = data[len(mark) :], name
             break
     else:
         if not encoding and declared and (found := _META.search(data[:2048])):
-            encoding = found[1].decode("ascii")
+            encoding = codec_of(found[1].decode("ascii"), in_tag=True)
     try:
-        text = data.decode(encoding or "utf-8")
+        text = data.decode(encoding or "utf-8", errors_of(encoding) if web or declared else "strict")
     except UnicodeError as error:  # a few codecs ("undefined", "idna") raise this, without a place
         place = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         raise MediaError(CANNOT_DECODE, f"not {encoding or 'UTF-8'}{place}; the key `encoding` names another") from None

@@ -6,8 +6,10 @@ goes to the ledger.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
+import json
 import os
 import re
 import urllib.parse
@@ -20,6 +22,7 @@ from pathlib import Path, PurePosixPath
 
 from mmdata.errors import UserError
 from pipelines.ingest.document import Document, Dropped, Part, document_id
+from pipelines.ingest.files import kind_of
 from pipelines.ingest.media import MISSING
 from pipelines.ingest.screen import NO_SCREEN, Screen, open_screen
 from pipelines.ingest.source import CommonOptions
@@ -28,6 +31,9 @@ NO_SOURCE = "no source reads this format"
 EXCLUDED = "excluded by the recipe"
 OUTSIDE = "outside the folder"
 UNREFERRED = "nothing refers to it"
+NOT_COPIED = "not copied from the URL"
+
+LEFT_BEHIND = ".left-behind.json"  # beside the root, where it is a copy of a URL's files: what was not copied, and why
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_@][A-Za-z0-9]{2,8})*")
 
@@ -48,55 +54,86 @@ class Folder:
     root: Path
     options: CommonOptions
     only: str = ""  # the one file of a source whose path is a file
-    pattern: str = ""  # what the files' paths must fit, of a source whose path is a glob pattern
+    pattern: str = ""  # what the inputs' paths must fit, of a source whose path is a glob pattern
     facts: Mapping[str, Facts] = field(default_factory=dict)
     facts_digest: str = ""  # sha256 of the manifest: part of the settings
     screen: Screen = NO_SCREEN  # of documents, by the lists that the recipe names
+    left_behind: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # path at the URL -> (reason, detail)
+    copied_in_part: bool = False  # from a URL that names a file or a pattern: what lies beside those is not here
 
     @cached_property
     def _walk(self) -> tuple[tuple[str, ...], tuple[tuple[str, str, str], ...]]:
-        """(all files sorted, ledger lines as (path, reason, detail) for what cannot be entered or read)."""
-        if self.only:
-            return (self.only,), ()
+        """(all files under the root, sorted; ledger lines as (path, reason, detail) for what is not to be read)."""
         files: list[str] = []
-        lost: list[tuple[str, str, str]] = []
-        real = os.path.realpath(self.root)
-
-        def unreadable(error: OSError) -> None:
-            lost.append((os.path.relpath(error.filename, self.root), MISSING, error.strerror or "cannot be listed"))
-
-        for folder, folders, names in os.walk(self.root, onerror=unreadable, followlinks=False):
-            below = os.path.relpath(folder, self.root)
-            for name in (*names, *folders):
-                path = os.path.join(folder, name)
-                relative = PurePosixPath(below, name).as_posix() if below != "." else name
-                if os.path.islink(path) and not os.path.realpath(path).startswith(real + os.sep):
-                    lost.append((relative, OUTSIDE, "a symbolic link"))
-                elif os.path.isfile(path):
+        lost = [(path, reason, detail) for path, (reason, detail) in self.left_behind.items()]
+        real = os.path.realpath(self.root).rstrip(os.sep) + os.sep
+        waiting = [""]
+        while waiting:
+            below = waiting.pop()
+            try:
+                with os.scandir(os.path.join(self.root, below)) as listed:
+                    entries = list(listed)
+            except OSError as error:
+                lost.append((below or ".", MISSING, error.strerror or "cannot be listed"))
+                continue
+            for entry in entries:
+                relative = f"{below}/{entry.name}" if below else entry.name
+                if entry.is_symlink():
+                    if not os.path.realpath(entry.path).startswith(real):
+                        lost.append((relative, OUTSIDE, "a symbolic link"))
+                    elif os.path.isfile(entry.path):
+                        files.append(relative)
+                    elif not os.path.isdir(entry.path):
+                        lost.append((relative, MISSING, "a symbolic link to nothing"))
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(relative)
+                elif entry.is_file(follow_symlinks=False):
                     files.append(relative)
-                elif os.path.islink(path) and not os.path.isdir(path):
-                    lost.append((relative, MISSING, "a symbolic link to nothing"))
-                elif not os.path.isdir(path):
+                else:
                     lost.append((relative, OUTSIDE, "a pipe, a socket or a device"))
-        if self.pattern:
-            fits = glob_regex(self.pattern)
-            files = [path for path in files if fits.fullmatch(path)]
-            lost = [line for line in lost if fits.fullmatch(line[0])]
         return tuple(sorted(files)), tuple(sorted(lost))
 
     @cached_property
+    def _own(self) -> tuple[tuple[str, ...], tuple[tuple[str, str, str], ...]]:
+        """As `_walk`, of what the source's path names."""
+        if self.only:
+            return (self.only,), ()
+        if not self.pattern:
+            return self._walk
+        fits = glob_regex(self.pattern)
+        files, lost = self._walk
+        own = tuple(path for path in files if fits.fullmatch(path))
+        return own, tuple(line for line in lost if line[0] in self.left_behind or fits.fullmatch(line[0]))
+
+    @cached_property
     def files(self) -> tuple[str, ...]:
-        """Every file under the root that the recipe does not exclude, sorted."""
-        include, exclude = self.options.include, self.options.exclude
-        return tuple(
-            path
-            for path in self._walk[0]
-            if (not include or matches(path, include)) and not matches(path, exclude) and path != self._manifest
-        )
+        """Every file that the source's path names and the recipe does not exclude, sorted: what may be an input."""
+        return tuple(filter(self._is_kept, self._own[0]))
+
+    @cached_property
+    def known(self) -> tuple[str, ...]:
+        """Every file under the root that the recipe does not exclude, sorted: what inputs may refer to, and what may
+        go with them, also beside a path that is a file or a glob pattern."""
+        return tuple(sorted({*self.files, *filter(self._is_kept, self._walk[0])})) if self.is_narrow else self.files
 
     @cached_property
     def names(self) -> frozenset[str]:
-        return frozenset(self.files)
+        return frozenset(self.known)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the source's path names less than all under the root."""
+        return bool(self.only or self.pattern)
+
+    @cached_property
+    def referable(self) -> frozenset[str]:
+        """The names whose coming or going has the inputs that refer to files read again. Beside a path that is a file
+        or a pattern anything may lie, the build's own files too: there only media count."""
+        return frozenset({*self.files, *filter(kind_of, self.known)}) if self.is_narrow else self.names
+
+    def _is_kept(self, path: str) -> bool:
+        include, exclude = self.options.include, self.options.exclude
+        return (not include or matches(path, include)) and not matches(path, exclude) and path != self._manifest
 
     @cached_property
     def _manifest(self) -> str:
@@ -109,21 +146,43 @@ class Folder:
         return self.root / relative
 
     def size(self, *files: str) -> int:
-        return sum(self.path(file).stat().st_size for file in files)
+        """Bytes of files; none of one that is gone since it was listed, which reading it will say."""
+        size = 0
+        for file in files:
+            with contextlib.suppress(OSError):
+                size += self.path(file).stat().st_size
+        return size
 
     def of_suffix(self, suffixes: Collection[str]) -> list[str]:
-        """Files whose name ends so (".txt"; case does not matter); all files where the recipe says what to include."""
-        ends = tuple(suffixes)
-        return [file for file in self.files if file.lower().endswith(ends)]
+        """Files of the source's path whose name ends so (".txt"; case does not matter)."""
+        return _ending(self.files, suffixes)
 
-    def resolve(self, base: str, reference: str) -> str | None:
-        """The listed file that a reference in file `base` means, or None: never one outside the root."""
+    def known_of_suffix(self, suffixes: Collection[str]) -> list[str]:
+        """Files that end so and may go with an input."""
+        return _ending(self.known, suffixes)
+
+    def place(self, base: str, reference: str) -> str:
+        """The path, from the root, that a reference in file `base` means, be there a file or not; "" where it means
+        none. Above the root it begins with "..", which no listed file does."""
         reference = urllib.parse.unquote(reference.split("#")[0].split("?")[0])
         if not reference or "\0" in reference:
-            return None
+            return ""
         start = "" if reference.startswith("/") else os.path.dirname(base)
-        relative = os.path.normpath(os.path.join(start, reference.lstrip("/"))).replace(os.sep, "/")
-        return relative if relative in self.names else None
+        return os.path.normpath(os.path.join(start, reference.lstrip("/"))).replace(os.sep, "/")
+
+    def why_not(self, path: str) -> tuple[str, str]:
+        """The ledger's reason, and the detail, for a file that is not among the names."""
+        if path in self.left_behind:
+            return self.left_behind[path]
+        if path in self._walked:
+            return EXCLUDED, uri_of(path[:200])
+        if self.copied_in_part:
+            return NOT_COPIED, f"{uri_of(path[:200])}: only what the path names is copied"
+        return MISSING, f"{uri_of(path[:200])} is not in the folder"
+
+    @cached_property
+    def _walked(self) -> frozenset[str]:
+        return frozenset(self._walk[0])
 
     def fact(self, path: str) -> Facts:
         """Language, licence and caption of a file: the manifest first, then the folder's name, then the options."""
@@ -164,9 +223,9 @@ class Folder:
         self, source: str, claimed: Collection[str], reason: Callable[[str], str] = lambda path: NO_SOURCE
     ) -> list[Dropped]:
         """A line for each file under the root that is not among the claimed."""
-        lines = [Dropped(source, uri_of(path), "ingest", reason, detail) for path, reason, detail in self._walk[1]]
+        lines = [Dropped(source, uri_of(path), "ingest", reason, detail) for path, reason, detail in self._own[1]]
         claimed = claimed if isinstance(claimed, frozenset | set) else set(claimed)
-        for path in self._walk[0]:
+        for path in self._own[0]:
             if path in claimed or path == self._manifest:
                 continue
             why = reason(path) if path in self.names else EXCLUDED
@@ -175,7 +234,7 @@ class Folder:
 
     def endings(self, most: int = 5) -> str:
         """ ".png 12, .txt 3": for messages."""
-        counts = Counter(PurePosixPath(path).suffix or "no ending" for path in self._walk[0])
+        counts = Counter(PurePosixPath(path).suffix or "no ending" for path in self._own[0])
         return ", ".join(f"{ending} {n}" for ending, n in counts.most_common(most))
 
 
@@ -187,15 +246,26 @@ def open_folder(source: str, path: Path, options: CommonOptions) -> Folder:
     root, only = (path.parent, path.name) if path.is_file() else (path, "")
     only = only if not pattern else ""
     screen = open_screen(source, root, options.licences, options.opt_out)
+    left_behind, in_part = _read_left_behind(root)
     if not options.manifest:
-        return Folder(root, options, only, pattern, screen=screen)
+        return Folder(root, options, only, pattern, {}, "", screen, left_behind, in_part)
     manifest = root / options.manifest
     try:
         data = manifest.read_bytes()
         facts = read_facts(manifest, root / options.manifest_root if options.manifest_root else manifest.parent, root)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"source {source!r}: cannot read the manifest {manifest}: {error}.") from None
-    return Folder(root, options, only, pattern, facts, hashlib.sha256(data).hexdigest(), screen)
+    digest = hashlib.sha256(data).hexdigest()
+    return Folder(root, options, only, pattern, facts, digest, screen, left_behind, in_part)
+
+
+def _read_left_behind(root: Path) -> tuple[dict[str, tuple[str, str]], bool]:
+    """What `fetched` says of a root that is its copy; nothing of other folders."""
+    try:
+        words = json.loads((root.parent / LEFT_BEHIND).read_text("ascii"))
+    except (OSError, ValueError):
+        return {}, False
+    return {path: (reason, detail) for path, (reason, detail) in words["files"].items()}, words["in_part"]
 
 
 def read_facts(manifest: Path, base: Path, root: Path) -> dict[str, Facts]:
@@ -250,6 +320,11 @@ def matches(path: str, globs: Iterable[str]) -> bool:
     """Whether a glob fits the whole relative path or the file's name."""
     name = path.rsplit("/", 1)[-1]
     return any(fnmatchcase(path, glob) or fnmatchcase(name, glob) for glob in globs)
+
+
+def _ending(files: Iterable[str], suffixes: Collection[str]) -> list[str]:
+    ends = tuple(suffixes)
+    return [file for file in files if file.lower().endswith(ends)]
 
 
 def uri_of(path: str, fragment: str = "") -> str:

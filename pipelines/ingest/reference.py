@@ -21,6 +21,7 @@ from pipelines.ingest.folder import OUTSIDE, Folder, uri_of
 from pipelines.ingest.media import EMPTY, MISSING, Limits, MediaError
 
 DIGEST = "another sha256"  # the ledger's reason: the medium is not the one that was meant
+STATUS = "not a page that was found"  # the reason for answers of a crawl other than 200, whose status is the detail
 
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//")
 
@@ -36,10 +37,11 @@ class References:
 
     def part(self, base: str, address: str, kind: str, uri: str, sha256: str = "") -> Part | Dropped:
         """The medium that `address` in file `base` means; `uri` names the record for the ledger and inline bytes."""
+        address = address.strip()
         try:
-            if not address.strip():
+            if not address:
                 raise MediaError(EMPTY, "a reference without an address")
-            found = self._found(base, address.strip(), kind, uri)
+            found = self._found(base, address, kind, uri)
             check_digest(found, sha256)
             return found
         except MediaError as error:
@@ -49,31 +51,43 @@ class References:
 
     def file(self, base: str, address: str) -> str | None:
         """The file of the folder that a reference means, if it means one."""
+        return next((place for place in self._places(base, address) if place in self.folder.names), None)
+
+    def _places(self, base: str, address: str) -> list[str]:
+        """Where, from the root, a reference's file may lie."""
         if not _REMOTE.match(address):
-            return self.folder.resolve(base, address)
+            return [place] if (place := self.folder.place(base, address)) else []
         parsed = split_address(address) if self.mirror else None
         if parsed is None:
-            return None
+            return []
         path = urllib.parse.unquote(parsed.path.lstrip("/"))
         names = [f"{path}?{parsed.query}"] if parsed.query else []  # as wget writes it
-        inside = (f"{self.mirror.strip('/')}/{parsed.hostname}/{name}" for name in (*names, path))
-        return next((name for name in inside if name in self.folder.names), None)
+        return [f"{self.mirror.strip('/')}/{parsed.hostname}/{name}" for name in (*names, path)]
 
     def _found(self, base: str, address: str, kind: str, uri: str) -> Part:
         if address.startswith("data:"):
             return Part(kind, data=data_address(address, self.limits), uri=uri)
-        file = self.file(base, address)
-        if file is not None:
-            return Part(kind, path=self.folder.path(file), uri=uri_of(file))
-        if not _REMOTE.match(address):
-            outside = _climbs(base, address)
-            raise MediaError(OUTSIDE if outside else MISSING, f"{uri_of(address[:200])} is not in the folder")
+        file, remote = self.file(base, address), bool(_REMOTE.match(address))
+        if file is not None:  # with what lists of hosts and addresses speak of
+            return Part(kind, path=self.folder.path(file), uri=uri_of(file), address=uri_of(address) if remote else "")
+        if not remote and _climbs(base, address):
+            raise MediaError(OUTSIDE, f"{uri_of(address[:200])} is not in the folder")
+        for place in self._places(base, address):
+            reason, detail = self.folder.why_not(place)
+            if reason != MISSING:
+                raise MediaError(reason, f"{detail}, in {uri}")
+        if not remote:
+            raise MediaError(MISSING, f"{uri_of(address[:200])} is not in the folder")
         raise MediaError(MISSING, f"not in the mirror, in {uri}") if self.mirror else MediaError(REMOTE, f"in {uri}")
 
 
 def lost_by_host(dropped: Iterable[Dropped]) -> dict[str, int]:
-    """How many media could not be had of each host."""
-    lost = (host_of(line.uri) for line in dropped if line.reason in (REMOTE, MISSING, DIGEST))
+    """How many media and pages could not be had of each host. An answer that names another address is no loss."""
+    lost = (
+        host_of(line.uri) or host_of(line.uri.partition("#")[2])  # a crawl's: path#address
+        for line in dropped
+        if line.reason in (REMOTE, MISSING, DIGEST) or (line.reason == STATUS and line.detail[:8] != "status 3")
+    )
     return dict(sorted(Counter(host for host in lost if host).items()))
 
 

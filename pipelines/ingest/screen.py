@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from mmdata.commit import sha256_of
 from mmdata.errors import UserError
-from pipelines.ingest.address import host_of
+from pipelines.ingest.address import AddressList, is_address, is_host, list_entries
 from pipelines.ingest.document import Document, Dropped, Part
 
 LICENCE = "licence not in the list"  # the ledger's reasons
@@ -30,8 +30,8 @@ class Screen:
     """What the lists say. `licences` None: any."""
 
     licences: tuple[str, ...] | None = None
-    hosts: frozenset[str] = frozenset()  # and those below them: "example.org" has "www.example.org"
-    addresses: tuple[str, ...] = ()  # what begins so, of remote addresses and of uris
+    addresses: AddressList = field(default_factory=AddressList)
+    uris: frozenset[str] = frozenset()  # and what lies in them: "a" has "a/b.png", "a.jsonl" has "a.jsonl#L1"
     digests: frozenset[str] = frozenset()  # sha256 of media
     digest: str = ""  # of both lists
 
@@ -40,12 +40,13 @@ class Screen:
         if self.licences is not None and not _is_one_of(document.licence, self.licences):
             yield Dropped(document.source, document.uri, "ingest", LICENCE, document.licence[:200] or "no licence")
             return
-        if word := self._opted_out(document.metadata.get("url", ""), document.uri, document.uri.partition("#")[2]):
+        address, inside = document.metadata.get("url", ""), document.uri.partition("#")[2]
+        if word := self._opted_out(document.uri, address, inside):
             yield Dropped(document.source, document.uri, "ingest", OPTED_OUT, word)
             return
         parts = []
         for part in document.parts:
-            word = self._opted_out(part.uri) if part.kind != "text" else ""
+            word = self._opted_out(part.uri, part.address) if part.kind != "text" else ""
             if word or self._is_listed(part):
                 yield Dropped(document.source, part.uri, "ingest", OPTED_OUT, word or "its sha256")
             else:
@@ -57,16 +58,13 @@ class Screen:
         else:
             yield Dropped(document.source, document.uri, "ingest", OPTED_OUT, "all its parts")
 
-    def _opted_out(self, *names: str) -> str:
+    def _opted_out(self, uri: str, *addresses: str) -> str:
         """The line that names one of these, or ""."""
-        for name in filter(None, names):
-            host = host_of(name)
-            steps = [".".join(host.split(".")[i:]) for i in range(host.count(".") + 1)] if host else []
-            if found := next((step for step in steps if step in self.hosts), ""):
+        for address in (*addresses, uri):
+            if found := self.addresses.entry_for(address):
                 return found
-            if name.startswith(self.addresses):
-                return next(address for address in self.addresses if name.startswith(address))
-        return ""
+        ends = [found.start() for found in re.finditer("[/#]", uri)] if self.uris else []
+        return next((uri[:end] for end in (*ends, len(uri)) if uri[:end] in self.uris), "")
 
     def _is_listed(self, part: Part) -> bool:
         if not self.digests or part.kind == "text":
@@ -99,11 +97,12 @@ def open_screen(source: str, root: Path, licences: str, opt_out: str) -> Screen:
     kept = _lines(source, root, "licences", licences) if licences else None
     out = _lines(source, root, "opt_out", opt_out) if opt_out else ()
     digests = frozenset(line.lower() for line in out if _SHA256.fullmatch(line.lower()))
-    hosts = frozenset(line.lower() for line in out if re.fullmatch(r"[\w-]+(\.[\w-]+)+", line) and "/" not in line)
-    addresses = tuple(line for line in out if line.lower() not in digests and line.lower() not in hosts)
-    digest = hashlib.sha256(repr((kept, out)).encode()).hexdigest()
+    names = [line for line in out if line.lower() not in digests]
     # "a.png" may be a host or a uri: it is both
-    return Screen(kept, hosts, addresses + tuple(sorted(hosts)), digests, digest)
+    addresses = AddressList(line for line in names if is_address(line) or (is_host(line) and "." in line))
+    uris = frozenset(line.rstrip("/") for line in names if not is_address(line))
+    digest = hashlib.sha256(repr((kept, out)).encode()).hexdigest()
+    return Screen(kept, addresses, uris, digests, digest)
 
 
 def _is_one_of(licence: str, globs: tuple[str, ...]) -> bool:
@@ -118,5 +117,4 @@ def _lines(source: str, root: Path, key: str, name: str) -> tuple[str, ...]:
         raise UserError(
             f"source {source!r}: cannot read {key} = {name!r}: {error}. Correct its path in the recipe."
         ) from None
-    lines = {re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines()}
-    return tuple(sorted(lines - {""}))
+    return tuple(sorted(list_entries(text)))

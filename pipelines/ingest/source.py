@@ -61,8 +61,8 @@ class CommonOptions(BaseModel):
     )
     opt_out: str = Field(
         "",
-        description="a file with a host, an address (what begins so), a uri or the sha256 of a medium on each line:"
-        " those documents, or those media, are left out",
+        description="a file with a host, an address (what begins so), a uri (and what lies in it) or the sha256 of a"
+        " medium on each line: those documents, or those media, are left out; copies in a mirror by their address too",
     )
     manifest: str = Field(
         "", description="a TSV or CSV file with a header (path, and any of language, caption, licence), from the path"

@@ -57,7 +57,7 @@ class SpeechSource:
             files = (path, beside) if beside else (path,)
             tables = [table for table in self._tables if path.startswith(_lead(table))]  # which may speak of it
             listed.append(Input(path, (*files, *tables), self.folder.size(*files)))
-        listed += [Input(path, (path,), self.folder.size(path)) for path in self._tables]
+        listed += [Input(path, (path,), self.folder.size(path)) for path in self._own_tables]
         return sorted(listed, key=lambda input: input.path)
 
     def read(self, input: Input) -> Iterator[Document | Dropped]:
@@ -74,7 +74,23 @@ class SpeechSource:
 
     @cached_property
     def _sounds(self) -> frozenset[str]:
-        return frozenset(self.folder.of_suffix(AUDIO))
+        own = self.folder.of_suffix(AUDIO)
+        if self.folder.is_narrow:  # a path that names files of transcripts means the sound that they speak of
+            own += [sound for table in self._own_tables for sound, _ in self._entries(table) if sound]
+        return frozenset(own)
+
+    @cached_property
+    def _known_sounds(self) -> frozenset[str]:
+        return frozenset(self.folder.known_of_suffix(AUDIO))
+
+    @cached_property
+    def _own_tables(self) -> tuple[str, ...]:
+        """Those that are inputs: the others only say what the sounds do."""
+        return tuple(table for table in self._tables if table in self._own_files)
+
+    @cached_property
+    def _own_files(self) -> frozenset[str]:
+        return frozenset(self.folder.files)
 
     @cached_property
     def _tables(self) -> tuple[str, ...]:
@@ -87,7 +103,7 @@ class SpeechSource:
                 f"source {self.name!r}: transcripts = {named!r} is not a file under {self.root}."
                 " Correct it in the recipe."
             )
-        return tuple(path for path in self.folder.files if path == named or is_transcripts(path))
+        return tuple(path for path in self.folder.known if path == named or is_transcripts(path))
 
     @cached_property
     def _said(self) -> dict[str, list[tuple[str, Transcript]]]:
@@ -101,7 +117,7 @@ class SpeechSource:
 
     @cached_property
     def _by_stem(self) -> dict[str, str]:
-        return {stem(path): path for path in sorted(self._sounds, reverse=True)}
+        return {stem(path): path for path in sorted(self._known_sounds, reverse=True)}
 
     def _entries(self, table: str) -> Iterator[tuple[str, Transcript]]:
         """(the sound file or "" where it is not there, transcript); nothing of a file that cannot be read."""
@@ -109,7 +125,7 @@ class SpeechSource:
         try:
             for name, transcript in parse_transcripts(table, self._text(table)):
                 path = lead + name
-                yield path if path in self._sounds else self._by_stem.get(path, ""), transcript
+                yield path if path in self._known_sounds else self._by_stem.get(path, ""), transcript
         except MediaError:
             return
 

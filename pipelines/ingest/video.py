@@ -100,7 +100,7 @@ class VideoSource:
     def _subtitles(self) -> dict[str, list[tuple[str, str]]]:
         """Stem of a video -> (language, file), in the order of the files' names."""
         found: dict[str, list[tuple[str, str]]] = {stem(path): [] for path in self._videos}
-        for path in self.folder.of_suffix(_SUBTITLES):
+        for path in self.folder.known_of_suffix(_SUBTITLES):
             name = stem(path)
             if name in found:
                 found[name].append((self.folder.fact(path).language, path))

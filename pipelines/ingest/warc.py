@@ -1,7 +1,8 @@
 """WARC files of a crawl, plain or gzipped: HTML responses become documents, read as pages are. The home of warcio.
 
-The charset is that of the HTTP header, else the one that the page declares, else UTF-8. Media of a page lie elsewhere:
-their addresses go to the ledger. Other answers are ledger lines with their type; requests and metadata are no inputs.
+The charset is that of the HTTP header, else the one that the page declares, else UTF-8 (`charset.py`). Media of a page
+lie elsewhere: their addresses go to the ledger. Other answers are ledger lines with their type; requests and metadata
+are no inputs.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from pipelines.ingest.files import REMOTE, data_address, decode_text, unpacked
 from pipelines.ingest.folder import NO_SOURCE, Folder, settings_of, uri_of
 from pipelines.ingest.html import Media, are_selectors, declared_language, page_parts, parse_page, title_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, refused
+from pipelines.ingest.reference import STATUS
 from pipelines.ingest.source import CommonOptions, Input
 
 _FILES = (".warc", ".warc.gz")
 _PAGES = ("text/html", "application/xhtml+xml")
 _NO_INPUT = ("warcinfo", "request", "metadata", "revisit", "continuation")
 _MOST_HEADER = 1 << 20  # bytes
-STATUS = "not a page that was found"  # the ledger's reason for answers other than 200
 
 
 class WarcOptions(CommonOptions):
@@ -130,7 +131,7 @@ class WarcSource:
                     parts.append(found)
             facts, language = title_of(page), declared_language(page)
         elif answer.type == "text/plain" and self._options.text:
-            text = decode_text(answer.data, answer.charset)
+            text = decode_text(answer.data, answer.charset, web=True)
             parts = [Part("text", text=text, uri=uri)] if text.strip() else []
         else:
             raise MediaError(NO_SOURCE, answer.type)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from toy_build import hum, load_toy, paint, toy_recipe, tree
 
@@ -324,6 +325,43 @@ def test_what_explain_says_is_what_runs(
     kept = sample_ids(out)
     assert all(kept[uri] == ids[uri] for uri in kept.keys() & ids.keys())
     assert not run(root, out, changes).units_run
+
+
+@pytest.mark.parametrize("path", ["a.jsonl", "*.jsonl"])
+def test_a_picture_that_comes_beside_a_narrow_path_is_read_and_the_builds_own_files_are_not(
+    tmp_path: Path, path: str
+) -> None:
+    changes = {"source": [{"name": "lines", "format": "jsonl", "path": path}]}
+    write(tmp_path / "a.jsonl", json.dumps({"text": page(1), "image": "i/1.png"}).encode())
+    run(tmp_path, tmp_path / "out", changes)
+    [line] = read_ledger(tmp_path / "out" / "ledger" / "lines.jsonl")
+    assert (line["reason"], line["detail"]) == ("missing file", "i/1.png is not in the folder")
+    assert not run(tmp_path, tmp_path / "out", changes).units_run
+    paint(tmp_path / "i" / "1.png", (9, 9, 9))
+    report = run(tmp_path, tmp_path / "out", changes)
+    assert report.to_json()["sources"][0]["codes"]["image"] and not report.dropped
+    assert not run(tmp_path, tmp_path / "out", changes).units_run
+
+
+def test_what_is_not_copied_from_a_url_is_in_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMDATA_CACHE", str(tmp_path / "cache"))
+    store = fsspec.filesystem("memory")
+    page_of = '<p>words<img src="i/1.png"><img src="i/large.png"><img src="b.html">'
+    for name, size in {"p.html": 0, "i/1.png": 0, "i/large.png": 5000, "b.html": 0}.items():
+        store.pipe(f"/increments/{name}", (page_of if name == "p.html" else "x").encode() + bytes(size))
+    source = {"name": "web", "format": "html", "path": "memory://increments", "exclude": ["b.*"]}
+    changes = {"source": [source], "limits": {"max_bytes": 4999}}
+    try:
+        run(tmp_path, tmp_path / "out", changes)
+        assert not run(tmp_path, tmp_path / "out", changes).units_run
+    finally:
+        store.rm("/increments", recursive=True)
+    lines = read_ledger(tmp_path / "out" / "ledger" / "web.jsonl")
+    assert sorted((line["uri"], line["reason"]) for line in lines) == [
+        ("b.html", "excluded by the recipe"), ("i/1.png", "cannot decode"), ("i/large.png", "over limit"),
+        ("p.html", "excluded by the recipe"), ("p.html", "over limit"),
+    ]  # fmt: skip
+    assert not list((tmp_path / "cache").rglob("large.png")) and list((tmp_path / "cache").rglob("p.html"))
 
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:

@@ -107,7 +107,7 @@ def test_documents_come_back_as_they_were(tmp_path: Path) -> None:
         Part("text", text="a\ud800b \0 é", role="user", stream="en", start_s=0.5, end_s=1.25),
         Part("image", data=b"\0\1\2", uri="x#1", group=3, group_role="target"),
         Part("audio", path=root / "a" / "b.wav", unit_times=((0.0, 0.5), (0.5, 1.0))),
-        Part("video", path=Path("/elsewhere/v.mp4")),
+        Part("video", path=Path("/elsewhere/v.mp4"), address="https://a.org/v.mp4"),
     )
     document = Document("ab" * 16, "web", parts, "u\udcff", "en", "MIT", "2020", {"title": "t"})
     with DocumentWriter(tmp_path, root) as writer:
@@ -119,6 +119,7 @@ def test_documents_come_back_as_they_were(tmp_path: Path) -> None:
     assert [p.data for p in first.parts] == [p.data for p in parts]
     assert [p.path for p in first.parts] == [p.path for p in parts]
     assert first.parts[2].unit_times == parts[2].unit_times
+    assert [p.address for p in first.parts] == ["", "", "", "https://a.org/v.mp4"]
     assert first.parts[0].end_s == 1.25 and math.isnan(first.parts[1].start_s)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from mmdata.errors import UserError
 from pipelines.build.recipe import parse_recipe
 from pipelines.curate.judge import Judged, judge
 from pipelines.curate.language import identify
-from pipelines.curate.lists import Lists, WordList, listed_host, read_list
+from pipelines.curate.lists import Lists, WordList, listed_host, read_hosts
+from pipelines.ingest.address import AddressList
 from pipelines.ingest.document import Part
 
 ENGLISH = "This is the first sentence of it. And that is the second of them. Here we have the third with words."
@@ -163,10 +166,39 @@ def test_listed_words_are_whole_words_in_any_case() -> None:
 
 def test_listed_hosts_mean_their_subdomains(tmp_path: Path) -> None:
     (tmp_path / "hosts.txt").write_text("# not wanted\nBad.org\n\nx.net # either\n", "utf-8")
-    assert read_list(tmp_path / "hosts.txt") == ("bad.org", "x.net")
-    hosts = frozenset({"bad.org"})
-    kept = [[m.kept for m in listed_host(h, hosts)] for h in ("bad.org", "www.bad.org", "notbad.org", "org", "")]
-    assert kept == [[False], [False], [True], [True], []]
+    assert read_hosts(tmp_path / "hosts.txt") == ("bad.org", "x.net")
+    listed = AddressList(["bad.org"])
+    addresses = ["http://bad.org", "//www.bad.org./x", "https://notbad.org/bad.org", "https://org", "bad.org", ""]
+    kept = [[m.kept for m in listed_host(address, listed)] for address in addresses]
+    assert kept == [[False], [False], [True], [True], [], []]
+
+
+def test_listed_addresses_mean_what_begins_so(tmp_path: Path) -> None:
+    (tmp_path / "hosts.txt").write_text("https://Bad.org/X/ # in part\nhttp://worse.org\n", "utf-8")
+    curation = rules("lists", folder=tmp_path, lists={"hosts": ["hosts.txt"]})
+    left_out = ["https://bad.org/X/1", "HTTPS://user@BAD.org/X/", "//bad.org/X/1.png", "http://worse.org?q"]
+    kept = ["https://bad.org/x/1", "http://bad.org/X/1", "https://sub.bad.org/X/1", "http://worse.org.net/"]
+    for address in left_out:
+        found = judge(document(ENGLISH, metadata={"url": address}), curation)
+        assert reason(found) == "lists: listed host", address
+    assert not any(judge(document(ENGLISH, metadata={"url": address}), curation).failed for address in kept)
+    assert found.failed and found.failed.detail == "http://worse.org, none of 0 hosts and 2 addresses"
+
+
+@pytest.mark.parametrize("entry", ["bad.org/x", "*.bad.org", "bad.org:80", "two words"])
+def test_an_entry_that_is_neither_host_nor_address_is_refused(tmp_path: Path, entry: str) -> None:
+    (tmp_path / "hosts.txt").write_text(f"good.org\n{entry}\n", "utf-8")
+    with pytest.raises(UserError, match=f"{re.escape(repr(entry))} is neither a host nor an address"):
+        rules("lists", folder=tmp_path, lists={"hosts": ["hosts.txt"]})
+
+
+def test_hosts_mean_the_copies_in_a_mirror(tmp_path: Path) -> None:
+    (tmp_path / "hosts.txt").write_text("bad.org\n", "utf-8")
+    curation = rules("lists", folder=tmp_path, lists={"hosts": ["hosts.txt"]})
+    pictures = [
+        replace(image(9, 9, f"mirror/{host}/a.png"), address=f"https://{host}/a.png") for host in ("a.org", "bad.org")
+    ]
+    assert judge(document(ENGLISH, *pictures), curation).places == [0, 1]
 
 
 def test_lists_drop_documents_and_parts(tmp_path: Path) -> None:

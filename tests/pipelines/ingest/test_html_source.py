@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import codecs
 
 import pytest
 from toy_media import png, read_folder, texts
+
+from pipelines.ingest import charset
 
 
 def kinds(document):
@@ -99,6 +102,37 @@ def test_drawings_are_pages_only_where_the_recipe_says_so(tmp_path):
     assert [texts(d) for d in documents] == [["x"]] and len(left) == 1
     documents, _, _ = read_folder("html", tmp_path, files, include=["*.svg"])
     assert [texts(d) for d in documents] == [["One two\n\nthree"]]
+
+
+@pytest.mark.parametrize(
+    ("charset", "data", "text"),
+    [
+        ("utf-16", "na\u00efve".encode(), "na\u00efve"),
+        ("UTF-16LE", "na\u00efve".encode(), "na\u00efve"),
+        ("utf_32", b"plain", "plain"),
+        ("unicode", b"plain", "plain"),
+        ("iso-8859-1", b"\x93caf\xe9\x94 \x81", "\u201ccaf\u00e9\u201d \x81"),
+        ("US-ASCII", b"1 \x80", "1 \u20ac"),
+        ("latin5", b"\x80\xfd", "\u20ac\u0131"),
+        ("gb2312", "\u9555".encode("gbk"), "\u9555"),  # not in GB 2312
+        ("shift_jis", "\u2460".encode("cp932"), "\u2460"),
+        ("euc-kr", "\ub620".encode("cp949"), "\ub620"),
+        ("big5", "\u5605".encode("big5hkscs"), "\u5605"),
+        ("x-sjis", "\u30a2".encode("cp932"), "\u30a2"),
+        ("tis-620", b"\x80", "\u20ac"),
+        ("koi8-r", "\u0416".encode("koi8-r"), "\u0416"),
+    ],
+)
+def test_labels_mean_what_they_mean_on_the_web(tmp_path, charset, data, text):
+    page = f'<META http-equiv="Content-Type" content="text/html; CHARSET={charset}"><p>'.encode() + data
+    [document], dropped, _ = read_folder("html", tmp_path, {"a.html": page})
+    assert texts(document) == [text] and not dropped
+
+
+def test_every_label_of_the_web_has_a_codec():
+    for codec, labels in charset._LABELS.items():
+        assert codecs.lookup(codec)
+        assert all(charset.codec_of(label.upper()) == codec for label in labels.split())
 
 
 @pytest.mark.parametrize("charset", ["undefined", "idna", "no-such-charset"])

@@ -118,7 +118,7 @@ def test_parallel_lists_keep_the_order_of_the_page(tmp_path):
 
 
 def test_link_rot_is_counted_by_host(tmp_path):
-    images = ["https://a.org/1.png", "https://a.org/2.png", "https://b.net/3.png", "http://[broken/4.png", "gone.png"]
+    images = ["https://a.org/1.png", "\thttps://a.org/2.png", " //b.net/3.png", "http://[broken/4.png", "gone.png"]
     page = {"texts": [None] * 5 + ["x"], "images": [*images, None]}
     [document], dropped, _ = read_folder("interleaved", tmp_path, {"p.jsonl": json.dumps(page)}, mirror="mirror")
     assert texts(document) == ["x"] and {d.reason for d in dropped} == {"missing file"}

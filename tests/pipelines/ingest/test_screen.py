@@ -48,6 +48,27 @@ def test_documents_opt_out_by_host_address_and_uri(tmp_path):
     ]  # fmt: skip
 
 
+def test_the_uri_of_a_record_takes_no_others_with_it(tmp_path):
+    files = {name: lines(*({"text": f"{i}"} for i in range(12))) for name in ("a.jsonl", "b.jsonl", "c/x.jsonl")}
+    files["out.txt"] = "a.jsonl#L1\nb.jsonl\nc/\n"
+    documents, dropped = read(tmp_path, files, opt_out="out.txt")
+    assert [d.uri for d in documents] == [f"a.jsonl#L{i}" for i in range(2, 13)]
+    assert [d.detail for d in dropped] == ["a.jsonl#L1", *["b.jsonl"] * 12, *["c"] * 12]
+    documents, _ = read(tmp_path, {"out.txt": "a.json\nb\nL1\n"}, opt_out="out.txt")
+    assert len(documents) == 36
+
+
+@pytest.mark.parametrize(
+    "line", ["a.org", "https://a.org/", "https://A.org/1.png", "mirror/a.org", "mirror/a.org/1.png"]
+)
+def test_media_of_a_mirror_opt_out_by_their_address(tmp_path, line):
+    page = {"texts": ["x", None, None], "images": [None, "https://a.org/1.png", " //b.net/2.png"]}
+    files = {"p.jsonl": lines(page), "mirror/a.org/1.png": png(), "mirror/b.net/2.png": png(), "out.txt": line}
+    [document], [dropped] = read(tmp_path, files, "interleaved", mirror="mirror", opt_out="out.txt")
+    assert [(p.uri, p.address) for p in document.parts] == [("p.jsonl#1", ""), ("mirror/b.net/2.png", "//b.net/2.png")]
+    assert (dropped.uri, dropped.reason) == ("mirror/a.org/1.png", "opted out")
+
+
 def test_media_opt_out_by_digest_or_name_and_the_rest_stays(tmp_path):
     digest = hashlib.sha256(png()).hexdigest()
     record = {"text": "words", "image": ["a.png", "b.png", "c.png"]}

@@ -54,6 +54,25 @@ def test_other_answers_are_ledgered_with_their_reason(tmp_path):
     ]  # fmt: skip
 
 
+def test_pages_that_are_gone_count_as_lost_of_their_host(tmp_path):
+    gone = [
+        warc((f"http://a.org/{status[:3]}", "text/html", b"<p>no"), status=status)
+        for status in ("404 Not Found", "410 Gone", "503 Busy", "301 Moved")
+    ]
+    _, dropped, _ = read_folder("warc", tmp_path, {"a.warc": b"".join(gone)})
+    assert len(dropped) == 4 and lost_by_host(dropped) == {"a.org": 3}
+
+
+def test_labels_in_headers_mean_what_they_mean_on_the_web(tmp_path):
+    data = warc(
+        ("http://a/1", "text/plain; charset=iso-8859-1", b"\x93quoted\x94"),
+        ("http://a/2", "text/html; charset=utf-16", "<p>caf\u00e9".encode("utf-16-le")),
+        ("http://a/3", "text/html; charset=us-ascii", b'<meta charset="utf-8"><p>\x80'),
+    )
+    documents, dropped, _ = read_folder("warc", tmp_path, {"a.warc": data})
+    assert [texts(d) for d in documents] == [["\u201cquoted\u201d"], ["caf\u00e9"], ["\u20ac"]] and not dropped
+
+
 def test_pages_seen_again_are_documents_of_their_own(tmp_path):
     data = warc(*[("http://a/x", "text/html", b"<p>same")] * 3)
     documents, _, _ = read_folder("warc", tmp_path, {"a.warc": data})
