@@ -3,6 +3,7 @@
 Media are decoded in a few threads ahead of the codec and encoded in batches of one shape, so that each codec is
 compiled for few shapes, once a worker. What is batched with what is decided by the unit alone, and codes do not depend
 on it (the contract of tokenizer/codec.py), so taking one part at a time (`Call.isolate`) gives the same bytes.
+Documents are taken in windows of bounded bytes, so that a unit of any size takes about the same memory.
 A part that fails costs itself a ledger line; the document goes on without it.
 """
 
@@ -13,7 +14,7 @@ import functools
 import json
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,6 +45,9 @@ _AHEAD = 8  # parts decoded and not yet encoded
 _BATCH = 16
 _LONG_TEXT = 256  # tokens; the ends of sentences are places to cut a text that is longer than a row
 _BATCH_SAMPLES = 16_000 * 120  # of sound, in one batch
+# Documents that are in memory at a time with their codes: more than a default unit has, so that its batches are full.
+_WINDOW_BYTES, _WINDOW_DOCUMENTS = 64 << 20, 1024
+_HELD_BYTES = 512 << 20  # decoded media that wait for others of their shape
 
 LoadCodec = Callable[[str], Codec]
 
@@ -74,10 +78,8 @@ class EncodeArgs:
 
 @dataclass(eq=False)
 class _Job:
-    """One part on its way: its place, what it was decoded to, the codes that have come back."""
+    """One part on its way: what it was decoded to, the codes that have come back."""
 
-    document: int
-    place: int
     key: str
     part: Part
     digest: str
@@ -85,6 +87,11 @@ class _Job:
     shape: tuple[int, ...] = ()  # of the medium, or of its first frame
     codes: list[Codes | None] = field(default_factory=list)
     failure: Dropped | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes of the arrays."""
+        return sum(medium.nbytes for medium in self.decoded.media) if self.decoded is not None else 0
 
     def release(self) -> None:
         """Let go of the arrays, which are larger than all that is made of them."""
@@ -111,28 +118,43 @@ def describe_codecs(call: Call) -> dict[str, dict[str, Any]]:
 def encode(call: Call, unit: Unit, folder: Path) -> Counts:
     """Encode the documents of a unit; samples, kept media and ledger lines into `folder`."""
     args: EncodeArgs = unit.args
-    documents = list(read_kept(args.documents, args.curated, args.verdicts, args.root))
-    jobs = [_jobs(i, document, verdict) for i, (document, verdict) in enumerate(documents)]
-    with _KeptMedia(folder, args.settings) as kept:
-        _run([job for row in jobs for job in row], call, unit, args.settings, kept)
+    kept = read_kept(args.documents, args.curated, args.verdicts, args.root)
     dropped: list[Dropped] = []
     counts: Counter[str] = Counter()
-    with _SampleWriter(folder) as writer:
-        for (document, verdict), row in zip(documents, jobs):
-            dropped.extend(job.failure for job in row if job.failure)
-            sample = _sample(document, verdict, row, args.settings)
-            if isinstance(sample, Dropped):
-                dropped.append(sample)
-                continue
-            writer.write(sample)
-            counts.update(_count(sample))
+    with _KeptMedia(folder, args.settings) as media, _SampleWriter(folder) as writer:
+        for window in _windows(kept):
+            jobs = [_jobs(document, verdict) for document, verdict in window]
+            _run([job for row in jobs for job in row], call, unit, args.settings, media)
+            for (document, verdict), row in zip(window, jobs):
+                dropped.extend(job.failure for job in row if job.failure)
+                sample = _sample(document, verdict, row, args.settings)
+                if isinstance(sample, Dropped):
+                    dropped.append(sample)
+                    continue
+                writer.write(sample)
+                counts.update(_count(sample))
     codes = {kind: counts[kind] for kind in ("text", "image", "audio", "video")}
     return {"samples": writer.count, "codes": codes, "soft": counts["soft"], "dropped": write_dropped(folder, dropped)}
 
 
-def _jobs(number: int, document: Document, verdict: Verdict) -> list[_Job]:
+def _windows(kept: Iterable[tuple[Document, Verdict]]) -> Iterator[list[tuple[Document, Verdict]]]:
+    """Runs of documents. A window ends with the document that fills it, so its bytes are bounded by those of one more;
+    media in files of their own are read when they are decoded, and count nothing here."""
+    window: list[tuple[Document, Verdict]] = []
+    size = 0
+    for document, verdict in kept:
+        window.append((document, verdict))
+        size += sum(len(part.text or part.data or b"") for part in document.parts)
+        if size >= _WINDOW_BYTES or len(window) >= _WINDOW_DOCUMENTS:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
+
+
+def _jobs(document: Document, verdict: Verdict) -> list[_Job]:
     return [
-        _Job(number, place, f"{document.id}/{place}", part, digest)
+        _Job(f"{document.id}/{place}", part, digest)
         for place, (part, digest) in enumerate(zip(document.parts, verdict.digests))
     ]
 
@@ -206,6 +228,7 @@ class _Batches:
     def __init__(self, call: Call, unit: Unit, settings: EncodeSettings) -> None:
         self._call, self._unit, self._settings = call, unit, settings
         self._waiting: dict[tuple[Any, ...], list[tuple[_Job, int, np.ndarray]]] = {}
+        self._held = 0  # bytes of the jobs in `_waiting`, at least
 
     def codec(self, kind: str) -> Any:
         codec = self._settings.load_codec(self._settings.names[kind])
@@ -223,6 +246,7 @@ class _Batches:
     def add(self, job: _Job) -> None:
         assert job.decoded is not None
         job.codes = [None] * len(job.decoded.media)
+        self._held += job.held
         for i, medium in enumerate(job.decoded.media):
             key = _shape_key(job.part.kind, medium)
             row = self._waiting.setdefault(key, [])
@@ -230,10 +254,13 @@ class _Batches:
             full = len(row) >= _BATCH or sum(m.shape[0] for _, _, m in row) >= _BATCH_SAMPLES
             if self._call.isolate or full:
                 self._encode(key)
+        if self._held > _HELD_BYTES:  # many shapes of few media each
+            self.flush()
 
     def flush(self) -> None:
         for key in list(self._waiting):
             self._encode(key)
+        self._held = 0
 
     def _encode(self, key: tuple[Any, ...]) -> None:
         row = [entry for entry in self._waiting.pop(key) if entry[0].failure is None]
@@ -249,6 +276,7 @@ class _Batches:
         for (job, i, _), codes in zip(row, found):
             job.codes[i] = codes
             if all(c is not None for c in job.codes):
+                self._held -= job.held
                 job.release()
                 self._check_frames(job)
 
@@ -274,6 +302,8 @@ class _Batches:
     def _fail(self, job: _Job, error: BaseException) -> None:
         reason = OUT_OF_MEMORY if isinstance(error, MemoryError) else "cannot encode"
         job.failure = Dropped(self._unit.source, job.part.uri, "encode", reason, one_line(error))
+        self._held -= job.held
+        job.release()
 
 
 def _shape_key(kind: str, medium: np.ndarray) -> tuple[Any, ...]:
