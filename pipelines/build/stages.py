@@ -25,7 +25,7 @@ from pipelines.build.worker import Call
 from pipelines.curate.judge import Judged, judge
 from pipelines.curate.settings import Curation
 from pipelines.ingest.document import Document, Dropped, Part
-from pipelines.ingest.media import Limits
+from pipelines.ingest.media import Limits, MediaError
 from pipelines.ingest.reference import lost_by_host
 from pipelines.ingest.screen import screened
 from pipelines.ingest.source import Input, Source
@@ -111,12 +111,12 @@ def ingest(call: Call, unit: Unit, folder: Path) -> Counts:
                 dropped.append(poisoned(unit, item.path, call.skip[item.path]))
                 continue
             call.at(item.path)
-            for found in screened(source, _noted(source.read(item), source.root, media)):
-                call.at(item.path)
+            for found in screened(source, _noted(source.read(_watched(item, call)), source.root, media)):
                 if isinstance(found, Document):
                     writer.write(found)
                 else:
                     dropped.append(found)
+                call.at(item.path)  # what comes until the next step is no record's
     known = {source.root / path for item in args.inputs for path in (item.files or (item.path,))}
     return {
         "inputs": len(args.inputs),
@@ -125,6 +125,17 @@ def ingest(call: Call, unit: Unit, folder: Path) -> Counts:
         "dropped": write_dropped(folder, dropped),
         "lost_by_host": lost_by_host(dropped),
     }
+
+
+def _watched(item: Input, call: Call) -> Input:
+    """The input whose reader says at each record where it is, and leaves out those that have lost a worker."""
+
+    def step(name: str) -> None:
+        if name in call.skip:
+            raise MediaError(loss_of(call.skip[name]), call.skip[name])
+        call.at(name)
+
+    return replace(item, step=step)
 
 
 def _noted(found: Iterator[Document | Dropped], root: Path, media: set[Path]) -> Iterator[Document | Dropped]:
@@ -242,8 +253,12 @@ def cluster_of(parts: Iterable[tuple[str, str]]) -> str:
 
 def poisoned(unit: Unit, uri: str, cause: str) -> Dropped:
     """The ledger line of a step that killed or hung its worker."""
-    reason = next((words for begin, words in _REASONS.items() if cause.startswith(begin)), "crashed its worker")
-    return Dropped(unit.source, uri, unit.stage, reason, cause)
+    return Dropped(unit.source, uri, unit.stage, loss_of(cause), cause)
+
+
+def loss_of(cause: str) -> str:
+    """The ledger's word for the cause of a worker's loss."""
+    return next((words for begin, words in _REASONS.items() if cause.startswith(begin)), "crashed its worker")
 
 
 def _digest(part: Part, digest_file: Callable[[Path], str]) -> str:
