@@ -9,12 +9,15 @@ A part that fails costs itself a ledger line; the document goes on without it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
+import itertools
 import json
 import math
+import struct
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +27,7 @@ import numpy as np
 
 from mmdata.sample import Sample
 from mmdata.shards import encode_sample
-from pipelines.build.ledger import write_dropped
+from pipelines.build.ledger import LedgerWriter
 from pipelines.build.media import AsResized, Decoded, MediaSettings, decode, to_pcm
 from pipelines.build.recipe import SOFT
 from pipelines.build.stages import Verdict, poisoned, read_kept
@@ -99,6 +102,9 @@ class _Job:
         self.decoded = replace(self.decoded, media=())
 
 
+_Row = tuple[Document, Verdict, list[_Job]]
+
+
 def describe_codecs(call: Call) -> dict[str, dict[str, Any]]:
     """Of each codec in `call.args`, (names, load_codec): its spec, the rate or pixels a code that it wants, and whether
     it gives frames of one size one grid."""
@@ -118,33 +124,59 @@ def describe_codecs(call: Call) -> dict[str, dict[str, Any]]:
 def encode(call: Call, unit: Unit, folder: Path) -> Counts:
     """Encode the documents of a unit; samples, kept media and ledger lines into `folder`."""
     args: EncodeArgs = unit.args
+    settings, batches = args.settings, _Batches(call, unit, args.settings)
     kept = read_kept(args.documents, args.curated, args.verdicts, args.root)
-    dropped: list[Dropped] = []
+    # Two readers of one iterator: decoding goes ahead of the window, over its end too.
+    rows, ahead = _twice((document, verdict, _jobs(document, verdict)) for document, verdict in kept)
+    jobs = _decoded((job for *_, row in ahead for job in row), call, unit, settings)
     counts: Counter[str] = Counter()
-    with _KeptMedia(folder, args.settings) as media, _SampleWriter(folder) as writer:
-        for window in _windows(kept):
-            jobs = [_jobs(document, verdict) for document, verdict in window]
-            _run([job for row in jobs for job in row], call, unit, args.settings, media)
-            for (document, verdict), row in zip(window, jobs):
-                dropped.extend(job.failure for job in row if job.failure)
-                sample = _sample(document, verdict, row, args.settings)
+    with (
+        contextlib.closing(jobs) as decoded,
+        _KeptMedia(folder, settings) as media,
+        _SampleWriter(folder) as writer,
+        LedgerWriter(folder) as ledger,
+    ):
+        for window in _windows(rows):
+            _run(itertools.islice(decoded, sum(len(row) for *_, row in window)), batches, settings, media)
+            for document, verdict, row in window:
+                for job in row:
+                    if job.failure is not None:
+                        ledger.write(job.failure)
+                sample = _sample(document, verdict, row, settings)
                 if isinstance(sample, Dropped):
-                    dropped.append(sample)
+                    ledger.write(sample)
                     continue
                 writer.write(sample)
                 counts.update(_count(sample))
     codes = {kind: counts[kind] for kind in ("text", "image", "audio", "video")}
-    return {"samples": writer.count, "codes": codes, "soft": counts["soft"], "dropped": write_dropped(folder, dropped)}
+    return {"samples": writer.count, "codes": codes, "soft": counts["soft"], "dropped": ledger.counts}
 
 
-def _windows(kept: Iterable[tuple[Document, Verdict]]) -> Iterator[list[tuple[Document, Verdict]]]:
+def _twice(rows: Iterator[_Row]) -> tuple[Iterator[_Row], Iterator[_Row]]:
+    """The rows for two readers; `itertools.tee` would keep 57 that both have read."""
+    waiting: tuple[deque[_Row], deque[_Row]] = deque(), deque()
+
+    def of(mine: deque[_Row]) -> Iterator[_Row]:
+        while True:
+            if not mine:
+                if (row := next(rows, None)) is None:
+                    return
+                for queue in waiting:
+                    queue.append(row)
+                del row  # or it would be held until the next
+            yield mine.popleft()
+
+    return of(waiting[0]), of(waiting[1])
+
+
+def _windows(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
     """Runs of documents. A window ends with the document that fills it, so its bytes are bounded by those of one more;
     media in files of their own are read when they are decoded, and count nothing here."""
-    window: list[tuple[Document, Verdict]] = []
+    window: list[_Row] = []
     size = 0
-    for document, verdict in kept:
-        window.append((document, verdict))
-        size += sum(len(part.text or part.data or b"") for part in document.parts)
+    for row in rows:
+        window.append(row)
+        size += sum(len(part.text or part.data or b"") for part in row[0].parts)
         if size >= _WINDOW_BYTES or len(window) >= _WINDOW_DOCUMENTS:
             yield window
             window, size = [], 0
@@ -159,10 +191,9 @@ def _jobs(document: Document, verdict: Verdict) -> list[_Job]:
     ]
 
 
-def _run(jobs: list[_Job], call: Call, unit: Unit, settings: EncodeSettings, kept: _KeptMedia) -> None:
-    """Decode all jobs, in their order, and encode them."""
-    batches = _Batches(call, unit, settings)
-    for job in _decoded(jobs, call, unit, settings):
+def _run(decoded: Iterable[_Job], batches: _Batches, settings: EncodeSettings, kept: _KeptMedia) -> None:
+    """Encode the jobs of a window, in their order."""
+    for job in decoded:
         if job.failure is not None:
             continue
         kept.add(job)
@@ -175,7 +206,7 @@ def _run(jobs: list[_Job], call: Call, unit: Unit, settings: EncodeSettings, kep
     batches.flush()
 
 
-def _decoded(jobs: list[_Job], call: Call, unit: Unit, settings: EncodeSettings) -> Iterator[_Job]:
+def _decoded(jobs: Iterator[_Job], call: Call, unit: Unit, settings: EncodeSettings) -> Generator[_Job]:
     """The jobs in order, each decoded; a few are decoded ahead in threads unless the call isolates."""
     if call.isolate:
         for job in jobs:
@@ -186,9 +217,8 @@ def _decoded(jobs: list[_Job], call: Call, unit: Unit, settings: EncodeSettings)
         return
     with ThreadPoolExecutor(_THREADS) as pool:
         waiting: deque[tuple[_Job, Future[None] | None]] = deque()
-        rest = iter(jobs)
         while True:
-            while len(waiting) < _AHEAD and (new := next(rest, None)) is not None:
+            while len(waiting) < _AHEAD and (new := next(jobs, None)) is not None:
                 # A text is there already: handing it to a thread would cost more than it does
                 ahead = new.part.kind != "text"
                 waiting.append((new, pool.submit(_decode, new, call, unit, settings) if ahead else None))
@@ -391,26 +421,25 @@ class _SampleWriter:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = (folder / SAMPLES).open("wb")
-        self._rows: list[tuple[Any, ...]] = []
+        self._rows = bytearray()  # as INDEX_DTYPE has them
         self._end = 0
-
-    @property
-    def count(self) -> int:
-        return len(self._rows)
+        self.count = 0
 
     def write(self, sample: Sample) -> None:
         record = encode_sample(sample)
         self._file.write(record)
-        ids = [np.frombuffer(bytes.fromhex(word), np.uint8) for word in (sample.id, sample.cluster)]
-        self._rows.append((*ids, self._end, len(record)))
+        self._rows += struct.pack(
+            "<16s16sqq", bytes.fromhex(sample.id), bytes.fromhex(sample.cluster), self._end, len(record)
+        )
         self._end += len(record)
+        self.count += 1
 
     def __enter__(self) -> _SampleWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        np.save(self._folder / INDEX, np.array(self._rows, INDEX_DTYPE))
+        np.save(self._folder / INDEX, np.frombuffer(self._rows, INDEX_DTYPE))
 
 
 class _KeptMedia:

@@ -22,9 +22,9 @@ from pipelines.build.worker import Call
 
 
 class InProcess:
-    """The units one after the other, here; `isolate`: as after deaths. Notes what encoding takes."""
+    """The units one after the other, here; `isolate`: as after deaths; `traces`: notes what encoding takes."""
 
-    workers, peak_bytes, isolate = 1, 0, False
+    workers, peak_bytes, isolate, traces = 1, 0, False, False
     encode_bytes = 0
 
     def __init__(self, *_: Any) -> None: ...
@@ -38,12 +38,14 @@ class InProcess:
         return {task.key: self._one(task) for task in tasks}
 
     def _one(self, task: Task) -> Any:
-        tracemalloc.reset_peak()
-        before = tracemalloc.get_traced_memory()[0]
-        found = task.function(Call(task.args, isolate=self.isolate))
-        if task.key.startswith("encode/"):
-            InProcess.encode_bytes = max(self.encode_bytes, tracemalloc.get_traced_memory()[1] - before)
-        return found
+        if not (self.traces and task.key.startswith("encode/")):
+            return task.function(Call(task.args, isolate=self.isolate))
+        tracemalloc.start()
+        try:
+            return task.function(Call(task.args))
+        finally:
+            InProcess.encode_bytes = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -93,11 +95,8 @@ def test_a_unit_of_many_bytes_is_never_in_memory_whole(tmp_path: Path, monkeypat
     (root / "a.jsonl").write_text("".join(rows))
     changes = {"source": [{"name": "lines", "format": "jsonl", "path": "."}], "curate": {}}
     windows_of(monkeypatch, 1 << 20, 1000)
-    tracemalloc.start()
-    try:
-        run(root, tmp_path / "out", **changes)
-    finally:
-        tracemalloc.stop()
+    monkeypatch.setattr(InProcess, "traces", True)
+    run(root, tmp_path / "out", **changes)
     assert InProcess.encode_bytes < (root / "a.jsonl").stat().st_size  # all its codes alone take four times that
 
 
