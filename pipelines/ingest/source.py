@@ -4,7 +4,7 @@ Contract:
 * `inputs()` lists what can be read, sorted, without reading contents: a build cuts the list into work units.
 * `read(input)` yields the input's documents and a `Dropped` for each record or part that cannot be one. It depends
   on nothing but the input's files and the options, so any worker gives the same. It raises only for our own bugs, and
-  MemoryError: the build then takes one input at a time.
+  MemoryError: the build then takes one input, or record, at a time.
 * A reader of files that hold many records calls `input.step(name)` before it parses one; the name is that of no other
   record of the input. Where that record has killed or hung a worker, `step` raises MediaError, and the reader's ledger
   line says why: so a record costs itself, not its file. (`step(input.path)` says no more than that the reader lives.)
