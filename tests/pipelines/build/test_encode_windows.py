@@ -15,10 +15,14 @@ import toy_build
 from toy_build import load_toy, make_media, paint, toy_recipe, tree
 
 from pipelines.build import encode
+from pipelines.build.documents import DocumentWriter
 from pipelines.build.engine import build
 from pipelines.build.executor import Task
 from pipelines.build.ledger import read_ledger
+from pipelines.build.stages import VERDICTS, read_kept
+from pipelines.build.units import write_lines
 from pipelines.build.worker import Call
+from pipelines.ingest.document import Document, Part
 
 
 class InProcess:
@@ -123,3 +127,17 @@ def test_media_that_wait_for_their_like_are_bounded(tmp_path: Path, monkeypatch:
     run(root, tmp_path / "bounded", **changes, shards={"unit_inputs": 100})
     assert len(waiting) == 40 and max(waiting) <= most // 4
     assert tree(tmp_path / "bounded") == tree(tmp_path / "whole")
+
+
+def test_verdicts_that_fit_no_document_lose_nothing_silently(tmp_path: Path) -> None:
+    with DocumentWriter(tmp_path, tmp_path) as writer:
+        for name in "abc":
+            writer.write(Document(name, "s", (Part("text", text=name),), name))
+    for names, fits in (("abc", True), ("ac", True), ("", True), ("ba", False), ("abx", False)):
+        write_lines(tmp_path / VERDICTS, [[name, name, [""]] for name in names])
+        kept = read_kept(tmp_path, tmp_path, tmp_path, tmp_path)
+        if fits:
+            assert [document.id for document, _ in kept] == list(names)
+        else:
+            with pytest.raises(RuntimeError, match="is of no document, or not in their order"):
+                list(kept)
