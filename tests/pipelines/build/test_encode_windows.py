@@ -55,7 +55,7 @@ class InProcess:
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("pipelines.build.engine.open_executor", InProcess)
-    monkeypatch.setattr("pipelines.build.engine.write_build_page", lambda out: None)
+    monkeypatch.setattr("pipelines.build.engine.write_build_page", lambda *_: None)
     monkeypatch.setattr(InProcess, "encode_bytes", 0)
     yield
 
