@@ -3,17 +3,21 @@
 Media are decoded in a few threads ahead of the codec and encoded in batches of one shape, so that each codec is
 compiled for few shapes, once a worker. What is batched with what is decided by the unit alone, and codes do not depend
 on it (the contract of tokenizer/codec.py), so taking one part at a time (`Call.isolate`) gives the same bytes.
+Documents are taken in windows of bounded bytes, so that a unit of any size takes about the same memory.
 A part that fails costs itself a ledger line; the document goes on without it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
+import itertools
 import json
 import math
+import struct
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +28,7 @@ import numpy as np
 from mmdata.catalog import RowFile
 from mmdata.sample import Sample
 from mmdata.shards import encode_sample
-from pipelines.build.ledger import write_dropped
+from pipelines.build.ledger import LedgerWriter
 from pipelines.build.media import AsResized, Decoded, MediaSettings, decode, to_pcm
 from pipelines.build.recipe import SOFT
 from pipelines.build.stages import Verdict, poisoned, read_kept
@@ -45,6 +49,9 @@ _AHEAD = 8  # parts decoded and not yet encoded
 _BATCH = 16
 _LONG_TEXT = 256  # tokens; the ends of sentences are places to cut a text that is longer than a row
 _BATCH_SAMPLES = 16_000 * 120  # of sound, in one batch
+# Documents that are in memory at a time with their codes: more than a default unit has, so that its batches are full.
+_WINDOW_BYTES, _WINDOW_DOCUMENTS = 64 << 20, 1024
+_HELD_BYTES = 512 << 20  # decoded media that wait for others of their shape
 
 LoadCodec = Callable[[str], Codec]
 
@@ -75,10 +82,8 @@ class EncodeArgs:
 
 @dataclass(eq=False)
 class _Job:
-    """One part on its way: its place, what it was decoded to, the codes that have come back."""
+    """One part on its way: what it was decoded to, the codes that have come back."""
 
-    document: int
-    place: int
     key: str
     part: Part
     digest: str
@@ -87,10 +92,18 @@ class _Job:
     codes: list[Codes | None] = field(default_factory=list)
     failure: Dropped | None = None
 
+    @property
+    def held(self) -> int:
+        """Bytes of the arrays."""
+        return sum(medium.nbytes for medium in self.decoded.media) if self.decoded is not None else 0
+
     def release(self) -> None:
         """Let go of the arrays, which are larger than all that is made of them."""
         assert self.decoded is not None
         self.decoded = replace(self.decoded, media=())
+
+
+_Row = tuple[Document, Verdict, list[_Job]]
 
 
 def describe_codecs(call: Call) -> dict[str, dict[str, Any]]:
@@ -112,36 +125,76 @@ def describe_codecs(call: Call) -> dict[str, dict[str, Any]]:
 def encode(call: Call, unit: Unit, folder: Path) -> Counts:
     """Encode the documents of a unit; samples, kept media and ledger lines into `folder`."""
     args: EncodeArgs = unit.args
-    documents = list(read_kept(args.documents, args.curated, args.verdicts, args.root))
-    jobs = [_jobs(i, document, verdict) for i, (document, verdict) in enumerate(documents)]
-    with _KeptMedia(folder, args.settings) as kept:
-        _run([job for row in jobs for job in row], call, unit, args.settings, kept)
-    dropped: list[Dropped] = []
+    settings, batches = args.settings, _Batches(call, unit, args.settings)
+    kept = read_kept(args.documents, args.curated, args.verdicts, args.root)
+    # Two readers of one iterator: decoding goes ahead of the window, over its end too.
+    rows, ahead = _twice((document, verdict, _jobs(document, verdict)) for document, verdict in kept)
+    jobs = _decoded((job for *_, row in ahead for job in row), call, unit, settings)
     counts: Counter[str] = Counter()
-    with _SampleWriter(folder) as writer:
-        for (document, verdict), row in zip(documents, jobs):
-            dropped.extend(job.failure for job in row if job.failure)
-            sample = _sample(document, verdict, row, args.settings)
-            if isinstance(sample, Dropped):
-                dropped.append(sample)
-                continue
-            writer.write(sample)
-            counts.update(_count(sample))
+    with (
+        contextlib.closing(jobs) as decoded,
+        _KeptMedia(folder, settings) as media,
+        _SampleWriter(folder) as writer,
+        LedgerWriter(folder) as ledger,
+    ):
+        for window in _windows(rows):
+            _run(itertools.islice(decoded, sum(len(row) for *_, row in window)), batches, settings, media)
+            for document, verdict, row in window:
+                for job in row:
+                    if job.failure is not None:
+                        ledger.write(job.failure)
+                sample = _sample(document, verdict, row, settings)
+                if isinstance(sample, Dropped):
+                    ledger.write(sample)
+                    continue
+                writer.write(sample)
+                counts.update(_count(sample))
     codes = {kind: counts[kind] for kind in ("text", "image", "audio", "video")}
-    return {"samples": writer.count, "codes": codes, "soft": counts["soft"], "dropped": write_dropped(folder, dropped)}
+    return {"samples": writer.count, "codes": codes, "soft": counts["soft"], "dropped": ledger.counts}
 
 
-def _jobs(number: int, document: Document, verdict: Verdict) -> list[_Job]:
+def _twice(rows: Iterator[_Row]) -> tuple[Iterator[_Row], Iterator[_Row]]:
+    """The rows for two readers; `itertools.tee` would keep 57 that both have read."""
+    waiting: tuple[deque[_Row], deque[_Row]] = deque(), deque()
+
+    def of(mine: deque[_Row]) -> Iterator[_Row]:
+        while True:
+            if not mine:
+                if (row := next(rows, None)) is None:
+                    return
+                for queue in waiting:
+                    queue.append(row)
+                del row  # or it would be held until the next
+            yield mine.popleft()
+
+    return of(waiting[0]), of(waiting[1])
+
+
+def _windows(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+    """Runs of documents. A window ends with the document that fills it, so its bytes are bounded by those of one more;
+    media in files of their own are read when they are decoded, and count nothing here."""
+    window: list[_Row] = []
+    size = 0
+    for row in rows:
+        window.append(row)
+        size += sum(len(part.text or part.data or b"") for part in row[0].parts)
+        if size >= _WINDOW_BYTES or len(window) >= _WINDOW_DOCUMENTS:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
+
+
+def _jobs(document: Document, verdict: Verdict) -> list[_Job]:
     return [
-        _Job(number, place, f"{document.id}/{place}", part, digest)
+        _Job(f"{document.id}/{place}", part, digest)
         for place, (part, digest) in enumerate(zip(document.parts, verdict.digests))
     ]
 
 
-def _run(jobs: list[_Job], call: Call, unit: Unit, settings: EncodeSettings, kept: _KeptMedia) -> None:
-    """Decode all jobs, in their order, and encode them."""
-    batches = _Batches(call, unit, settings)
-    for job in _decoded(jobs, call, unit, settings):
+def _run(decoded: Iterable[_Job], batches: _Batches, settings: EncodeSettings, kept: _KeptMedia) -> None:
+    """Encode the jobs of a window, in their order."""
+    for job in decoded:
         if job.failure is not None:
             continue
         kept.add(job)
@@ -154,7 +207,7 @@ def _run(jobs: list[_Job], call: Call, unit: Unit, settings: EncodeSettings, kep
     batches.flush()
 
 
-def _decoded(jobs: list[_Job], call: Call, unit: Unit, settings: EncodeSettings) -> Iterator[_Job]:
+def _decoded(jobs: Iterator[_Job], call: Call, unit: Unit, settings: EncodeSettings) -> Generator[_Job]:
     """The jobs in order, each decoded; a few are decoded ahead in threads unless the call isolates."""
     if call.isolate:
         for job in jobs:
@@ -165,9 +218,8 @@ def _decoded(jobs: list[_Job], call: Call, unit: Unit, settings: EncodeSettings)
         return
     with ThreadPoolExecutor(_THREADS) as pool:
         waiting: deque[tuple[_Job, Future[None] | None]] = deque()
-        rest = iter(jobs)
         while True:
-            while len(waiting) < _AHEAD and (new := next(rest, None)) is not None:
+            while len(waiting) < _AHEAD and (new := next(jobs, None)) is not None:
                 # A text is there already: handing it to a thread would cost more than it does
                 ahead = new.part.kind != "text"
                 waiting.append((new, pool.submit(_decode, new, call, unit, settings) if ahead else None))
@@ -207,6 +259,7 @@ class _Batches:
     def __init__(self, call: Call, unit: Unit, settings: EncodeSettings) -> None:
         self._call, self._unit, self._settings = call, unit, settings
         self._waiting: dict[tuple[Any, ...], list[tuple[_Job, int, np.ndarray]]] = {}
+        self._held = 0  # bytes of the jobs in `_waiting`, at least
 
     def codec(self, kind: str) -> Any:
         codec = self._settings.load_codec(self._settings.names[kind])
@@ -224,6 +277,7 @@ class _Batches:
     def add(self, job: _Job) -> None:
         assert job.decoded is not None
         job.codes = [None] * len(job.decoded.media)
+        self._held += job.held
         for i, medium in enumerate(job.decoded.media):
             key = _shape_key(job.part.kind, medium)
             row = self._waiting.setdefault(key, [])
@@ -231,10 +285,13 @@ class _Batches:
             full = len(row) >= _BATCH or sum(m.shape[0] for _, _, m in row) >= _BATCH_SAMPLES
             if self._call.isolate or full:
                 self._encode(key)
+        if self._held > _HELD_BYTES:  # many shapes of few media each
+            self.flush()
 
     def flush(self) -> None:
         for key in list(self._waiting):
             self._encode(key)
+        self._held = 0
 
     def _encode(self, key: tuple[Any, ...]) -> None:
         row = [entry for entry in self._waiting.pop(key) if entry[0].failure is None]
@@ -250,6 +307,7 @@ class _Batches:
         for (job, i, _), codes in zip(row, found):
             job.codes[i] = codes
             if all(c is not None for c in job.codes):
+                self._held -= job.held
                 job.release()
                 self._check_frames(job)
 
@@ -275,6 +333,8 @@ class _Batches:
     def _fail(self, job: _Job, error: BaseException) -> None:
         reason = OUT_OF_MEMORY if isinstance(error, MemoryError) else "cannot encode"
         job.failure = Dropped(self._unit.source, job.part.uri, "encode", reason, one_line(error))
+        self._held -= job.held
+        job.release()
 
 
 def _shape_key(kind: str, medium: np.ndarray) -> tuple[Any, ...]:
@@ -363,20 +423,19 @@ class _SampleWriter:
         self._folder = folder
         self._file = (folder / SAMPLES).open("wb")
         self._catalog = RowFile(folder / ROWS)
-        self._rows: list[tuple[Any, ...]] = []
+        self._rows = bytearray()  # as INDEX_DTYPE has them
         self._end = 0
-
-    @property
-    def count(self) -> int:
-        return len(self._rows)
+        self.count = 0
 
     def write(self, sample: Sample) -> None:
         record = encode_sample(sample)
         self._file.write(record)
         self._catalog.add(sample, record)
-        ids = [np.frombuffer(bytes.fromhex(word), np.uint8) for word in (sample.id, sample.cluster)]
-        self._rows.append((*ids, self._end, len(record)))
+        self._rows += struct.pack(
+            "<16s16sqq", bytes.fromhex(sample.id), bytes.fromhex(sample.cluster), self._end, len(record)
+        )
         self._end += len(record)
+        self.count += 1
 
     def __enter__(self) -> _SampleWriter:
         return self
@@ -384,7 +443,7 @@ class _SampleWriter:
     def __exit__(self, *_: object) -> None:
         self._file.close()
         self._catalog.close()
-        np.save(self._folder / INDEX, np.array(self._rows, INDEX_DTYPE))
+        np.save(self._folder / INDEX, np.frombuffer(self._rows, INDEX_DTYPE))
 
 
 class _KeptMedia:

@@ -13,17 +13,41 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.commit import write_bytes
-from pipelines.build.units import read_lines, write_lines
+from pipelines.build.units import LineWriter, read_lines
 from pipelines.ingest.document import Dropped
 
 DROPPED = "dropped.jsonl"
 
 
+class LedgerWriter:
+    """A unit's ledger lines into its output, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self._lines = LineWriter(folder / DROPPED)
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """By reason."""
+        return dict(sorted(self._counts.items()))
+
+    def write(self, dropped: Dropped) -> None:
+        self._lines.write(asdict(dropped))
+        self._counts[dropped.reason] += 1
+
+    def __enter__(self) -> LedgerWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.close()
+
+
 def write_dropped(folder: Path, dropped: Iterable[Dropped]) -> dict[str, int]:
     """A unit's ledger lines into its output; returns counts by reason."""
-    lines = [asdict(d) for d in dropped]
-    write_lines(folder / DROPPED, lines)
-    return dict(sorted(Counter(str(line["reason"]) for line in lines).items()))
+    with LedgerWriter(folder) as ledger:
+        for one in dropped:
+            ledger.write(one)
+    return ledger.counts
 
 
 def write_ledger(path: Path, folders: Iterable[Path]) -> int:

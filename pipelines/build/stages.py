@@ -7,6 +7,7 @@ split. What a rule changed of a document is written beside the verdicts; digests
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -19,13 +20,13 @@ from typing import Any
 from mmdata.commit import sha256_of
 from pipelines.build.documents import DocumentWriter, read_documents
 from pipelines.build.executor import NO_PROGRESS, OUT_OF_MEMORY
-from pipelines.build.ledger import write_dropped
-from pipelines.build.units import Counts, Unit, fingerprint_of, read_lines, write_lines
+from pipelines.build.ledger import LedgerWriter, write_dropped
+from pipelines.build.units import Counts, LineWriter, Unit, fingerprint_of, read_lines
 from pipelines.build.worker import Call
 from pipelines.curate.judge import Judged, judge
 from pipelines.curate.settings import Curation
 from pipelines.ingest.document import Document, Dropped, Part
-from pipelines.ingest.media import Limits
+from pipelines.ingest.media import Limits, MediaError
 from pipelines.ingest.reference import lost_by_host
 from pipelines.ingest.screen import screened
 from pipelines.ingest.source import Input, Source
@@ -103,28 +104,40 @@ def ingest(call: Call, unit: Unit, folder: Path) -> Counts:
     """Read the unit's inputs; documents and ledger lines into `folder`."""
     args: IngestArgs = unit.args
     source = args.source.open()
-    dropped: list[Dropped] = []
+    lost: Counter[str] = Counter()
     media: set[Path] = set()
-    with DocumentWriter(folder, source.root) as writer:
+    with DocumentWriter(folder, source.root) as writer, LedgerWriter(folder) as ledger:
         for item in args.inputs:
             if item.path in call.skip:
-                dropped.append(poisoned(unit, item.path, call.skip[item.path]))
+                ledger.write(poisoned(unit, item.path, call.skip[item.path]))
                 continue
             call.at(item.path)
-            for found in screened(source, _noted(source.read(item), source.root, media)):
-                call.at(item.path)
+            for found in screened(source, _noted(source.read(_watched(item, call)), source.root, media)):
                 if isinstance(found, Document):
                     writer.write(found)
                 else:
-                    dropped.append(found)
+                    ledger.write(found)
+                    lost.update(lost_by_host([found]))
+                call.at(item.path)  # what comes until the next step is no record's
     known = {source.root / path for item in args.inputs for path in (item.files or (item.path,))}
     return {
         "inputs": len(args.inputs),
         "documents": writer.count,
         "media": sorted(str(path.relative_to(source.root)) for path in media - known),
-        "dropped": write_dropped(folder, dropped),
-        "lost_by_host": lost_by_host(dropped),
+        "dropped": ledger.counts,
+        "lost_by_host": dict(sorted(lost.items())),
     }
+
+
+def _watched(item: Input, call: Call) -> Input:
+    """The input whose reader says at each record where it is, and leaves out those that have lost a worker."""
+
+    def step(name: str) -> None:
+        if name in call.skip:
+            raise MediaError(loss_of(call.skip[name]), call.skip[name])
+        call.at(name)
+
+    return replace(item, step=step)
 
 
 def _noted(found: Iterator[Document | Dropped], root: Path, media: set[Path]) -> Iterator[Document | Dropped]:
@@ -145,32 +158,34 @@ def curate(call: Call, unit: Unit, folder: Path) -> Counts:
     """A verdict on each document of an ingest unit."""
     args: CurateArgs = unit.args
     digest_file = functools.lru_cache(maxsize=256)(_file_digest)
-    kept: list[Any] = []
-    dropped: list[Dropped] = []
     changed: Counter[str] = Counter()
     kinds: set[str] = set()
-    with _Changed(folder, args.root, args.curation is not None) as writer:
+    with (
+        _Changed(folder, args.root, args.curation is not None) as writer,
+        contextlib.closing(LineWriter(folder / VERDICTS)) as kept,
+        LedgerWriter(folder) as ledger,
+    ):
         for document in read_documents(args.documents, args.root):
             if document.uri in call.skip:
-                dropped.append(poisoned(unit, document.uri, call.skip[document.uri]))
+                ledger.write(poisoned(unit, document.uri, call.skip[document.uri]))
                 continue
             call.at(document.uri)
             if not document.parts:
-                dropped.append(Dropped(unit.source, document.uri, "curate", "empty", "the document has no part"))
+                ledger.write(Dropped(unit.source, document.uri, "curate", "empty", "the document has no part"))
                 continue
             judged = _judged(document, args)
-            dropped.extend(_left_out(judged, unit.source))
+            for line in _left_out(judged, unit.source):
+                ledger.write(line)
             if judged.failed is not None:
                 continue
             digests = [_digest(part, digest_file) for part in document.parts]
             words = ((part.kind, digest) for part, digest in zip(document.parts, digests))
-            kept.append([document.id, cluster_of(words), [digests[place] for place in judged.places]])
+            kept.write([document.id, cluster_of(words), [digests[place] for place in judged.places]])
             kinds.update(part.kind for part in judged.document.parts)
             if judged.document is not document:
                 writer.write(judged.document)
                 changed.update(judged.changed)
-    write_lines(folder / VERDICTS, kept)
-    counts: Counts = {"documents": len(kept), "kinds": sorted(kinds), "dropped": write_dropped(folder, dropped)}
+    counts: Counts = {"documents": kept.count, "kinds": sorted(kinds), "dropped": ledger.counts}
     if args.curation is None:
         return counts
     files = [folder / VERDICTS, *sorted((folder / CHANGED).iterdir())]
@@ -201,15 +216,18 @@ class _Changed:
 def read_kept(documents: Path, curated: Path, verdicts: Path, root: Path) -> Iterator[tuple[Document, Verdict]]:
     """The documents of an ingest unit that are kept by the verdicts in the folder `verdicts`, as the rules of the
     curate unit `curated` left them, in order."""
-    found = {verdict.id: verdict for verdict in read_verdicts(verdicts)}
+    rows = read_verdicts(verdicts)
+    verdict = next(rows, None)
     changed = read_documents(curated / CHANGED, root) if (curated / CHANGED).is_dir() else iter(())
     other = next(changed, None)
     for document in read_documents(documents, root):
         if other is not None and other.id == document.id:
             document, other = other, next(changed, None)
-        if document.id in found:
-            verdict = found[document.id]
+        if verdict is not None and verdict.id == document.id:
             yield verdict.shown(document), verdict
+            verdict = next(rows, None)
+    if verdict is not None:
+        raise RuntimeError(f"{verdicts}: the verdict on {verdict.id} is of no document, or not in their order")
 
 
 def _judged(document: Document, args: CurateArgs) -> Judged:
@@ -226,12 +244,10 @@ def _left_out(judged: Judged, source: str) -> list[Dropped]:
     return [Dropped(source, part.uri or uri, "curate", m.rule, m.detail) for part, m in judged.parts]
 
 
-def read_verdicts(folder: Path) -> list[Verdict]:
-    """The verdicts of a curate unit, in the order of its documents."""
-    return [
-        Verdict(id, cluster, tuple(digests), tuple(*without))
-        for id, cluster, digests, *without in read_lines(folder / VERDICTS)
-    ]
+def read_verdicts(folder: Path) -> Iterator[Verdict]:
+    """The verdicts of a unit, in the order of its documents."""
+    for id, cluster, digests, *without in read_lines(folder / VERDICTS):
+        yield Verdict(id, cluster, tuple(digests), tuple(*without))
 
 
 def cluster_of(parts: Iterable[tuple[str, str]]) -> str:

@@ -7,6 +7,7 @@ the start, so a killed build leaves nothing that could be taken for finished. Pl
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -14,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -185,10 +186,24 @@ def read_lines(path: Path) -> Iterator[Any]:
             yield json.loads(line)
 
 
-def write_lines(path: Path, values: list[Any] | Iterator[Any]) -> int:
-    """One JSON value a line, in ASCII (lone surrogates too); returns how many."""
-    n = 0
-    with path.open("w", encoding="ascii") as file:
-        for n, value in enumerate(values, start=1):  # noqa: B007
-            file.write(json.dumps(value, ensure_ascii=True, separators=(",", ":")) + "\n")
-    return n
+class LineWriter:
+    """One JSON value a line, in ASCII (lone surrogates too)."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="ascii")
+        self.count = 0
+
+    def write(self, value: Any) -> None:
+        self._file.write(json.dumps(value, ensure_ascii=True, separators=(",", ":")) + "\n")
+        self.count += 1
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def write_lines(path: Path, values: Iterable[Any]) -> int:
+    """One JSON value a line; returns how many."""
+    with contextlib.closing(LineWriter(path)) as lines:
+        for value in values:
+            lines.write(value)
+    return lines.count

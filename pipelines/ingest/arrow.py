@@ -61,7 +61,7 @@ class ArrowSource:
         try:
             features = self._features(path)
             rows = Rows(self.name, self.folder, self.limits, self._columns(features), path)
-            yield from rows.documents(_named(self._rows(path), features))
+            yield from rows.documents(_named(self._rows(path), features), input.step)
         except MediaError as error:
             yield Dropped(self.name, uri_of(path), "ingest", error.reason, error.detail)
 

@@ -67,7 +67,7 @@ class ChatSource:
     def read(self, input: Input) -> Iterator[Document | Dropped]:
         path, seen = input.path, Counter[str]()
         records = json_records(self.folder.path(path), self.limits)
-        return documents_of(self.name, path, records, lambda number, record: self._record(path, number, record, seen))
+        return documents_of(self.name, input, records, lambda number, record: self._record(path, number, record, seen))
 
     def leftovers(self, shown: Collection[str] | None = None) -> list[Dropped]:
         return leftovers_of(self, self.folder.of_suffix(FILES), shown)

@@ -117,7 +117,7 @@ class EpubSource:
             with open_archive(self.folder.path(path), self.limits) as archive:
                 yield from self._outside(path, archive)
                 book = _book(archive)
-                yield from self._documents(path, archive, book)
+                yield from self._documents(input, archive, book)
                 yield from self._unused(path, archive)
         except MediaError as error:
             yield Dropped(self.name, uri_of(path), "ingest", error.reason, error.detail)
@@ -130,11 +130,12 @@ class EpubSource:
         assert isinstance(self.folder.options, EpubOptions)
         return self.folder.options
 
-    def _documents(self, path: str, archive: Archive, book: _Book) -> Iterator[Document | Dropped]:
-        whole: list[Part] = []
+    def _documents(self, input: Input, archive: Archive, book: _Book) -> Iterator[Document | Dropped]:
+        path, whole = input.path, list[Part]()
         for name in dict.fromkeys(book.spine):
             uri = uri_of(path, name)
             try:
+                input.step(uri)
                 parts, facts, language, dropped = self._chapter(path, archive, name)
             except MediaError as error:
                 yield Dropped(self.name, uri, "ingest", error.reason, error.detail)

@@ -62,7 +62,7 @@ class InterleavedSource:
     def read(self, input: Input) -> Iterator[Document | Dropped]:
         path, seen = input.path, Counter[str]()
         return documents_of(
-            self.name, path, self._records(path), lambda number, record: self._record(path, number, record, seen)
+            self.name, input, self._records(path), lambda number, record: self._record(path, number, record, seen)
         )
 
     def leftovers(self, shown: Collection[str] | None = None) -> list[Dropped]:

@@ -3,24 +3,32 @@
 A record has a text, and may have media: files beside it, or `data:` addresses. Or it has `parts`, an ordered list of
 `{"kind": "text", "text": ...}` and `{"kind": "image", "path": ...}`. Identical lines are all kept, told apart by their
 occurrence number. A bad line is a ledger line; the lines after it are read.
+
+A plain file is read in ranges of 64 MB, each with the lines that begin in it, so its size has no limit: only that of a
+line has. Line numbers, which uris are made of, are of the file: a worker counts the line ends before its range, at
+2.9 GB/s, and remembers them for the next range of the file. To count them where inputs are listed would take as long
+at each command, also where nothing runs. Records of one key in two ranges have one id, as no range knows the other's:
+the first of them becomes a sample, the others are ledger lines ("same id").
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 from pydantic import Field
 
 from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import has_surrogate, unpacked
 from pipelines.ingest.folder import Folder, language_tag, settings_of, uri_of
-from pipelines.ingest.media import CANNOT_DECODE, EMPTY, Limits, MediaError
+from pipelines.ingest.media import CANNOT_DECODE, EMPTY, Limits, MediaError, opened
 from pipelines.ingest.records import bounded_lines, string_or_empty
 from pipelines.ingest.reference import References
 from pipelines.ingest.rows import leftovers_of, short_facts
@@ -28,6 +36,9 @@ from pipelines.ingest.source import CommonOptions, Input
 
 _FILES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json.gz")
 _MEDIA = ("image", "audio", "video")
+_RANGE = 64 << 20  # bytes
+_AT_ONCE = 1 << 20  # bytes read to count line ends
+_ANY_SIZE = 1 << 62  # bytes of a plain file
 
 
 class JsonlOptions(CommonOptions):
@@ -64,19 +75,31 @@ class JsonlSource:
         return settings_of("jsonl", self.folder)
 
     def inputs(self) -> list[Input]:
-        return [Input(path, (path,), self.folder.size(path)) for path in self.folder.of_suffix(_FILES)]
+        listed = []
+        for path in self.folder.of_suffix(_FILES):
+            size = self.folder.size(path)
+            begins = range(0, size, _RANGE) if size > _RANGE and not path.lower().endswith(".gz") else range(1)
+            for i, begin in enumerate(begins):
+                end = begin + _RANGE if i + 1 < len(begins) else None  # the last has what the file grows by
+                name = f"{path}#{i:05d}" if i else path
+                listed.append(Input(name, (path,), min(size, end or size) - begin, begin, end))
+        return listed
 
     def read(self, input: Input) -> Iterator[Document | Dropped]:
-        seen: Counter[str] = Counter()
-        number = 0
-        for number, line in enumerate(self._lines(input.path), 1):
-            if isinstance(line, MediaError):
-                uri = uri_of(input.path, f"L{number}")
-                yield Dropped(self.name, uri, "ingest", line.reason, line.detail)
-            elif line.strip():
-                yield from self._record(input.path, line, number, seen)
-        if not number:
-            yield Dropped(self.name, uri_of(input.path), "ingest", EMPTY, "no lines")
+        path, seen, blank = input.files[0], Counter[str](), True
+        for number, line in self._lines(input):
+            uri = uri_of(path, f"L{number}") if number else uri_of(input.path)
+            blank = blank and not isinstance(line, MediaError) and not line.strip()
+            try:
+                if isinstance(line, MediaError):
+                    raise line
+                if line.strip():
+                    input.step(uri)
+                    yield from self._record(path, line, number, seen)
+            except MediaError as error:
+                yield Dropped(self.name, uri, "ingest", error.reason, error.detail)
+        if blank and not input.begin and input.end is None:
+            yield Dropped(self.name, uri_of(path), "ingest", EMPTY, "no record in its lines")
 
     def leftovers(self, shown: Collection[str] | None = None) -> list[Dropped]:
         return leftovers_of(self, self.folder.of_suffix(_FILES), shown)
@@ -90,13 +113,25 @@ class JsonlSource:
         assert isinstance(self.folder.options, JsonlOptions)
         return self.folder.options
 
-    def _lines(self, path: str) -> Iterator[bytes | MediaError]:
-        """Lines one by one, so that a file larger than memory streams; a MediaError where reading ends early."""
+    def _lines(self, input: Input) -> Iterator[tuple[int, bytes | MediaError]]:
+        """(number, line) one by one, so that a file larger than memory streams; a MediaError where reading ends early,
+        of number 0 where no line of the range was reached."""
+        path, number = self.folder.path(input.files[0]), 0
         try:
-            with unpacked(self.folder.path(path), self.limits) as file:
-                yield from bounded_lines(file, self.limits)
+            with opened(path, replace(self.limits, max_bytes=_ANY_SIZE)) as file:
+                packed = file.read(2) == b"\x1f\x8b"
+            if packed and input.begin:
+                return  # whatever its name says, it is read whole, by the first range
+            if packed:
+                with unpacked(path, self.limits) as file:
+                    for number, line in enumerate(bounded_lines(file, self.limits), 1):
+                        yield number, line
+                return
+            with unpacked(path, replace(self.limits, max_bytes=_ANY_SIZE)) as file:
+                for number, line in _range_lines(file, path, input, self.limits):
+                    yield number, line
         except MediaError as error:
-            yield error
+            yield number + 1 if number or not input.begin else 0, error
 
     def _record(self, path: str, line: bytes, number: int, seen: Counter[str]) -> Iterator[Document | Dropped]:
         options, uri = self._options, uri_of(path, f"L{number}")
@@ -158,6 +193,47 @@ class JsonlSource:
         used = {options.text, options.image, options.audio, options.video, options.parts, options.lang, options.rights}
         used.add(options.date)
         return short_facts(record, used)
+
+
+def _range_lines(file: BinaryIO, path: Path, input: Input, limits: Limits) -> Iterator[tuple[int, bytes | MediaError]]:
+    """(number, line) of the lines that begin in the input's range. Raises MediaError where the file is shorter now."""
+    begin, end, number = input.begin, input.end, 1
+    if begin:
+        found = os.fstat(file.fileno())
+        if found.st_size <= begin:
+            raise MediaError(CANNOT_DECODE, f"the file ends before byte {begin:,}: it changed after it was listed")
+        known = _known_line_ends(path, found.st_size, found.st_mtime_ns)
+        number += _line_ends(file, begin, known, lambda: input.step(input.path))
+        file.seek(begin - 1)  # a line that begins before the range is not of it
+        while not (piece := file.readline(_AT_ONCE)).endswith(b"\n"):
+            input.step(input.path)
+            if not piece or (end is not None and file.tell() >= end):
+                return
+        number += file.tell() > begin
+    place, lines = file.tell(), bounded_lines(file, limits)
+    while (end is None or place < end) and (line := next(lines, None)) is not None:
+        yield number, line
+        number += 1
+        place = file.tell() if isinstance(line, MediaError) else place + len(line)
+
+
+@functools.lru_cache(maxsize=4)
+def _known_line_ends(path: Path, size: int, time_ns: int) -> dict[int, int]:
+    """Of a file as it is now: place -> line ends before it, of the places up to which this process has counted."""
+    return {0: 0}
+
+
+def _line_ends(file: BinaryIO, place: int, known: dict[int, int], alive: Callable[[], None]) -> int:
+    """The line ends in the first `place` bytes, counted on from the nearest place in `known`, which gets this one."""
+    at = max(begin for begin in known if begin <= place)
+    count = known[at]
+    file.seek(at)
+    while at < place and (data := file.read(min(_AT_ONCE, place - at))):
+        count += data.count(b"\n")
+        at += len(data)
+        alive()
+    known[place] = count
+    return count
 
 
 def _parse(line: bytes) -> dict[str, Any] | str:

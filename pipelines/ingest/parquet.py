@@ -62,7 +62,7 @@ class ParquetSource:
             with opened(self.folder.path(path), self.limits) as file:
                 lead = f"{number}:" if number else ""
                 rows = Rows(self.name, self.folder, self.limits, self._options, path, lead)
-                yield from rows.documents(range_rows(file, self.limits, number))
+                yield from rows.documents(range_rows(file, self.limits, number), input.step)
         except MediaError as error:
             yield Dropped(self.name, uri_of(path, f"range {number}"), "ingest", error.reason, error.detail)
 

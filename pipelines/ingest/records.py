@@ -14,6 +14,7 @@ from pipelines.ingest.document import Document, Dropped
 from pipelines.ingest.files import has_surrogate, unpacked
 from pipelines.ingest.folder import uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, one_line
+from pipelines.ingest.source import Input
 
 FILES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 
@@ -32,16 +33,17 @@ def json_records(path: Path, limits: Limits) -> Iterator[dict[str, Any] | MediaE
 
 
 def documents_of(
-    source: str, path: str, records: Iterable[Any], document: Callable[[str, Any], Iterator[Document | Dropped]]
+    source: str, input: Input, records: Iterable[Any], document: Callable[[str, Any], Iterator[Document | Dropped]]
 ) -> Iterator[Document | Dropped]:
     """What the records of a file come to, each by `document(number, record)`, which may raise MediaError; a ledger line
     for each that is an error, or where the file breaks off."""
-    number = 0
+    number, path = 0, input.path
     try:
         for number, record in enumerate(records, 1):
             try:
                 if isinstance(record, MediaError):
                     raise record
+                input.step(uri_of(path, str(number)))
                 yield from document(str(number), record)
             except MediaError as error:
                 yield Dropped(source, uri_of(path, str(number)), "ingest", error.reason, error.detail)

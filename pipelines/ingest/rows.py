@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,12 +59,19 @@ class Rows:
     path: str
     lead: str = ""
 
-    def documents(self, rows: Iterator[tuple[str, Mapping[str, Any] | MediaError]]) -> Iterator[Document | Dropped]:
-        """Of (fragment, row or why there is none) pairs, in order."""
+    def documents(
+        self, rows: Iterator[tuple[str, Mapping[str, Any] | MediaError]], step: Callable[[str], None]
+    ) -> Iterator[Document | Dropped]:
+        """Of (fragment, row or why there is none) pairs, in order; `step` is that of the input."""
         seen: Counter[str] = Counter()
         for fragment, row in rows:
-            if isinstance(row, MediaError):
-                yield Dropped(self.source, uri_of(self.path, fragment), "ingest", row.reason, row.detail)
+            uri = uri_of(self.path, fragment)
+            try:
+                if isinstance(row, MediaError):
+                    raise row
+                step(uri)
+            except MediaError as error:
+                yield Dropped(self.source, uri, "ingest", error.reason, error.detail)
             else:
                 yield from self._row(fragment, row, seen)
 

@@ -4,7 +4,10 @@ Contract:
 * `inputs()` lists what can be read, sorted, without reading contents: a build cuts the list into work units.
 * `read(input)` yields the input's documents and a `Dropped` for each record or part that cannot be one. It depends
   on nothing but the input's files and the options, so any worker gives the same. It raises only for our own bugs, and
-  MemoryError: the build then takes one input at a time.
+  MemoryError: the build then takes one input, or record, at a time.
+* A reader of files that hold many records calls `input.step(name)` before it parses one; the name is that of no other
+  record of the input. Where that record has killed or hung a worker, `step` raises MediaError, and the reader's ledger
+  line says why: so a record costs itself, not its file. (`step(input.path)` says no more than that the reader lives.)
 * `leftovers()` has a line for each file under the root which no input reads and no document refers to.
 * So every file under the root is in a document, a part, or a `Dropped`.
 * Media are not decoded here; a part carries its path or its bytes.
@@ -14,8 +17,8 @@ Contract:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,13 +27,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipelines.ingest.document import Document, Dropped
 
 
+def _read_all(name: str) -> None:
+    """The step of a reader which nobody watches."""
+
+
 @dataclass(frozen=True)
 class Input:
-    """One thing to read: its main file, and all files known beforehand to belong to it (the main one first)."""
+    """One thing to read: its main file, and all files known beforehand to belong to it (the main one first). It may be
+    a range of the main file: what begins at or after byte `begin` and before byte `end` (None: to the end)."""
 
-    path: str  # relative to the source's root, with "/"
+    path: str  # relative to the source's root, with "/"; of a range but the first, with its number
     files: tuple[str, ...] = ()
     size: int = 0  # bytes of all of them: the work to expect
+    begin: int = 0
+    end: int | None = None
+    step: Callable[[str], None] = field(default=_read_all, compare=False, repr=False)
 
 
 class Source(Protocol):

@@ -58,7 +58,8 @@ class TfdsSource:
         path = input.path
         try:
             columns, records = self._open(path)
-            yield from Rows(self.name, self.folder, self.limits, columns, path).documents(_safely(records))
+            rows = Rows(self.name, self.folder, self.limits, columns, path)
+            yield from rows.documents(_safely(records), input.step)
         except MediaError as error:
             yield Dropped(self.name, uri_of(path), "ingest", error.reason, error.detail)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -74,7 +74,7 @@ class WarcSource:
     def read(self, input: Input) -> Iterator[Document | Dropped]:
         path, seen = input.path, Counter[str]()
         try:
-            for answer in self._answers(path):
+            for answer in self._answers(input, seen):
                 uri = uri_of(path, answer.address)
                 try:
                     if answer.error is not None:
@@ -97,17 +97,20 @@ class WarcSource:
         assert isinstance(self.folder.options, WarcOptions)
         return self.folder.options
 
-    def _answers(self, path: str) -> Iterator[_Answer]:
+    def _answers(self, input: Input, seen: Counter[str]) -> Iterator[_Answer]:
         """The responses and resources of a file. Raises MediaError where the file breaks."""
         from warcio.archiveiterator import ArchiveIterator
 
-        with unpacked(self.folder.path(path), self.limits) as file:
+        def step(address: str) -> None:
+            input.step(f"{uri_of(input.path, address)} {seen[address]}")
+
+        with unpacked(self.folder.path(input.path), self.limits) as file:
             pieces = _AsItComes(file)
             try:
                 records = iter(ArchiveIterator(pieces))
                 while (record := pieces.header(records)) is not None:
                     if record.rec_type not in _NO_INPUT:
-                        yield _answer(record, self.limits)
+                        yield _answer(record, self.limits, step)
                     while record.raw_stream.read(1 << 16):  # so that the next read is of a header
                         pass
                 if pieces.error is not None:
@@ -195,8 +198,8 @@ class _AsItComes:
         return self._file.tell()
 
 
-def _answer(record: Any, limits: Limits) -> _Answer:
-    """A record's content, unchunked and unpacked, within the limit."""
+def _answer(record: Any, limits: Limits, step: Callable[[str], None]) -> _Answer:
+    """A record's content, unchunked and unpacked, within the limit. `step`: told its address before that."""
     address = uri_of((record.rec_headers.get_header("WARC-Target-URI") or "").strip("<>"))[:2000]
     date = record.rec_headers.get_header("WARC-Date") or ""
     headers = record.http_headers
@@ -210,6 +213,10 @@ def _answer(record: Any, limits: Limits) -> _Answer:
         return _Answer(address, error=MediaError(CANNOT_DECODE, "a record without an address"))
     if status != "200":
         return _Answer(address, error=MediaError(STATUS, f"status {status[:20]}"))
+    try:
+        step(address)
+    except MediaError as error:
+        return _Answer(address, error=error)
     data = record.content_stream().read(limits.max_text_bytes + 1)
     if len(data) > limits.max_text_bytes:
         return _Answer(address, error=MediaError(OVER_LIMIT, f"more than {limits.max_text_bytes:,} bytes of text"))

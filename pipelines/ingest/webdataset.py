@@ -65,7 +65,7 @@ class TarSource:
             for name, found in members(self.folder.path(path), self.limits):
                 key = _key(name)
                 if key != group.key:
-                    yield from self._document(path, group, seen)
+                    yield from self._document(input, group, seen)
                     group = _Group(key)
                 if isinstance(found, bytes) and group.size + len(found) > self.limits.max_text_bytes:
                     found = MediaError(OVER_LIMIT, "the members of a record pass max_bytes / 16")
@@ -73,9 +73,9 @@ class TarSource:
                     yield Dropped(self.name, uri_of(path, name), "ingest", found.reason, found.detail)
                 else:
                     group.members.append((name, found))
-            yield from self._document(path, group, seen)
+            yield from self._document(input, group, seen)
         except MediaError as error:
-            yield from self._document(path, group, seen)
+            yield from self._document(input, group, seen)
             yield Dropped(self.name, uri_of(path), "ingest", error.reason, error.detail)
             return
         if not seen:
@@ -84,11 +84,17 @@ class TarSource:
     def leftovers(self) -> list[Dropped]:
         return self.folder.leftovers(self.name, set(self.folder.of_suffix(_FILES)))
 
-    def _document(self, path: str, group: _Group, seen: Counter[str]) -> Iterator[Document | Dropped]:
+    def _document(self, input: Input, group: _Group, seen: Counter[str]) -> Iterator[Document | Dropped]:
         """The members of one key. Counts the key in `seen`, with a document or without."""
-        options = self.folder.options
+        options, path = self.folder.options, input.path
         assert isinstance(options, TarOptions)
         if not group.members:
+            return
+        try:
+            input.step(f"{uri_of(path, group.key)} {seen[group.key]}")
+        except MediaError as error:
+            yield Dropped(self.name, uri_of(path, group.key), "ingest", error.reason, error.detail)
+            seen[group.key] += 1
             return
         parts, facts = [], dict[str, Any]()
         for name, data in group.members:

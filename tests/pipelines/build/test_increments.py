@@ -390,6 +390,34 @@ def test_ids_stay_when_a_copy_comes_and_when_rows_move(built: dict[bool, Path], 
     assert len(ids) == 8 and ids >= {i for (name, _), i in before.items() if name == "rows"}
 
 
+def test_ranges_of_a_large_file_of_lines_are_units_and_lines_keep_their_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line at the end runs the last range alone; a line before all others moves them, and changes no id."""
+    monkeypatch.setattr("pipelines.ingest.jsonl._RANGE", 1000)
+    root, out = tmp_path / "in", tmp_path / "out"
+    changes = {"source": [{"name": "lines", "format": "jsonl", "path": "lines"}], "shards": {"unit_inputs": 1}}
+
+    def encoded(data: bytes) -> tuple[int, int]:
+        write(root / "lines" / "a.jsonl", data)
+        row = next(row for row in run(root, out, changes).stages if row.stage == "encode")
+        return row.units, row.stale
+
+    assert encoded(lines(*range(20))) == (6, 6)
+    before = sample_ids(out)
+    assert encoded(lines(*range(20), 60)) == (6, 1)
+    assert encoded(lines(60, *range(20)))[1] > 1
+    after = sample_ids(out)
+    assert len(after) == 21 and all(after[key] == before[key] for key in before)
+    run(root, tmp_path / "fresh", changes)
+    assert tree(out) == tree(tmp_path / "fresh")
+
+    # A line that comes again in another range is the same record
+    encoded(lines(*range(20), 0))
+    (line,) = read_ledger(out / "ledger" / "lines.jsonl")
+    assert (line["stage"], line["reason"]) == ("shuffle", "same id") and sample_ids(out) == before
+
+
 def test_what_would_run_is_shown_with_the_reason(
     built: dict[bool, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

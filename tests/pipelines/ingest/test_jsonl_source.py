@@ -6,9 +6,13 @@ import base64
 import gzip
 import hashlib
 import json
+import random
+from dataclasses import replace
 
 from toy_media import png, read_all, read_folder, texts, write
 
+from pipelines.ingest import jsonl
+from pipelines.ingest.document import Document, Dropped
 from pipelines.ingest.media import Limits
 from pipelines.ingest.sources import open_source
 
@@ -111,3 +115,77 @@ def test_a_quality_that_is_no_number_is_left_out(tmp_path):
     record = {"text": "x", "quality.words": "high", "quality.score": 0.5, "quality.seen": True}
     [document], _, _ = read_folder("jsonl", tmp_path, {"a.jsonl": lines(record)})
     assert document.metadata == {"quality.score": "0.5"}
+
+
+def in_ranges(root, num_bytes, monkeypatch, backwards=False, limits=None):
+    """Documents and ledger lines of a folder whose plain files are read in ranges of so many bytes."""
+    monkeypatch.setattr(jsonl, "_RANGE", num_bytes)
+    jsonl._known_line_ends.cache_clear()
+    source = open_source("t", "jsonl", root, {}, limits)
+    inputs = source.inputs()
+    found = [list(source.read(input)) for input in (reversed(inputs) if backwards else inputs)]
+    return [one for part in (reversed(found) if backwards else found) for one in part], len(inputs)
+
+
+def test_ranges_of_a_file_give_what_the_whole_gives(tmp_path, monkeypatch):
+    """Ids, uris with the line's number, ledger lines: whatever a range begins in, and whichever is read first."""
+    draw = random.Random(0)
+    rows = [json.dumps({"text": f"{i}" + "x" * draw.choice([0, 1, 30, 200])}).encode() for i in range(60)]
+    rows[7], rows[33] = b"{broken", rows[33] + b"\r"
+    rows[20:20] = [b"", b"\r"]
+    for end in (b"\n", b""):
+        root = write(tmp_path / f"{len(end)}", {"a.jsonl": b"\n".join(rows) + end, "b.jsonl": lines({"text": "b"})})
+        whole, number = in_ranges(root, 1 << 20, monkeypatch)
+        assert number == 2 and len(whole) == 61
+        for size in (1, 2, 13, 37, 100, 1000, root.joinpath("a.jsonl").stat().st_size // 2):
+            for backwards in (False, True):
+                found, number = in_ranges(root, size, monkeypatch, backwards)
+                assert found == whole and number > 2
+
+
+def test_a_plain_file_has_no_limit_but_that_of_its_lines(tmp_path, monkeypatch):
+    limits = Limits(max_bytes=16 * 100)
+    write(tmp_path, {"a.jsonl": lines(*({"text": f"{i}"} for i in range(300)), {"text": "x" * 5000}, {"text": "end"})})
+    for size in (64, 1000, 1 << 20):
+        found, _ = in_ranges(tmp_path, size, monkeypatch, limits=limits)
+        assert [(d.uri, d.reason) for d in found if isinstance(d, Dropped)] == [("a.jsonl#L301", "over limit")]
+        assert len(found) == 302 and found[-1].uri == "a.jsonl#L302"
+
+
+def test_a_packed_file_under_a_plain_name_is_read_once_and_whole(tmp_path, monkeypatch):
+    rows = lines(*({"text": f"{i} {hash(i * 977)}"} for i in range(100)))
+    write(tmp_path, {"a.jsonl": gzip.compress(rows)})
+    found, number = in_ranges(tmp_path, 100, monkeypatch)
+    assert number > 3 and [d.uri for d in found] == [f"a.jsonl#L{i}" for i in range(1, 101)]
+    write(tmp_path, {"b.jsonl.gz": gzip.compress(rows)})
+    assert in_ranges(tmp_path, 100, monkeypatch)[1] == number + 1
+
+
+def test_a_file_in_ranges_that_changes_after_listing(tmp_path, monkeypatch):
+    """What is cut off is a ledger line of each range that is gone; what is added is of the last range."""
+    monkeypatch.setattr(jsonl, "_RANGE", 100)
+    rows = [json.dumps({"text": f"{i:03d}"}).encode() + b"\n" for i in range(30)]  # of 16 bytes
+    path = write(tmp_path, {"a.jsonl": b"".join(rows)}) / "a.jsonl"
+    source = open_source("t", "jsonl", tmp_path, {})
+    inputs = source.inputs()
+    assert [input.size for input in inputs] == [100, 100, 100, 100, 80]
+    path.write_bytes(b"".join(rows[:15]))
+    found = [one for input in inputs for one in source.read(input)]
+    assert [d.uri for d in found if isinstance(d, Document)] == [f"a.jsonl#L{i}" for i in range(1, 16)]
+    assert [d.uri for d in found[15:]] == ["a.jsonl#00003", "a.jsonl#00004"]
+    assert {d.reason for d in found[15:]} == {"cannot decode"}
+    path.write_bytes(b"".join(rows * 2))
+    assert len([one for input in inputs for one in source.read(input)]) == 60
+
+
+def test_line_ends_are_counted_on_from_where_they_were(tmp_path, monkeypatch):
+    """A worker reads a file's bytes once for them, not once a range."""
+    monkeypatch.setattr(jsonl, "_RANGE", 1000)
+    jsonl._known_line_ends.cache_clear()
+    write(tmp_path, {"a.jsonl": lines(*({"text": f"{i:03d}"} for i in range(1000)))})
+    source = open_source("t", "jsonl", tmp_path, {})
+    alive = []
+    monkeypatch.setattr(jsonl, "_AT_ONCE", 1000)
+    for input in source.inputs():
+        list(source.read(replace(input, step=alive.append)))
+    assert alive.count("a.jsonl#00009") == 1 and sum(name.startswith("a.jsonl#0") for name in alive) == 15
