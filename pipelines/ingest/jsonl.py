@@ -21,9 +21,9 @@ from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import has_surrogate, unpacked
 from pipelines.ingest.folder import Folder, language_tag, settings_of, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, Limits, MediaError
-from pipelines.ingest.records import bounded_lines, string_or_empty
+from pipelines.ingest.records import bounded_lines, json_of, short_facts, string_or_empty
 from pipelines.ingest.reference import References
-from pipelines.ingest.rows import leftovers_of, short_facts
+from pipelines.ingest.rows import leftovers_of
 from pipelines.ingest.source import CommonOptions, Input
 
 _FILES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json.gz")
@@ -68,15 +68,16 @@ class JsonlSource:
 
     def read(self, input: Input) -> Iterator[Document | Dropped]:
         seen: Counter[str] = Counter()
-        number = 0
+        blank = True
         for number, line in enumerate(self._lines(input.path), 1):
+            blank = blank and not isinstance(line, MediaError) and not line.strip()
             if isinstance(line, MediaError):
                 uri = uri_of(input.path, f"L{number}")
                 yield Dropped(self.name, uri, "ingest", line.reason, line.detail)
             elif line.strip():
                 yield from self._record(input.path, line, number, seen)
-        if not number:
-            yield Dropped(self.name, uri_of(input.path), "ingest", EMPTY, "no lines")
+        if blank:
+            yield Dropped(self.name, uri_of(input.path), "ingest", EMPTY, "no record in its lines")
 
     def leftovers(self, shown: Collection[str] | None = None) -> list[Dropped]:
         return leftovers_of(self, self.folder.of_suffix(_FILES), shown)
@@ -163,11 +164,10 @@ class JsonlSource:
 def _parse(line: bytes) -> dict[str, Any] | str:
     """The record, or what is wrong with the line."""
     try:
-        record = json.loads(line)
+        record = json_of(line)
+        lone = b"\\u" in line and has_surrogate(json.dumps(record, ensure_ascii=False))
     except (ValueError, RecursionError) as error:
         return f"not JSON: {' '.join(str(error).split())[:150]}"
     if not isinstance(record, dict):
         return f"a {type(record).__name__}, not an object"
-    if b"\\u" in line and has_surrogate(json.dumps(record, ensure_ascii=False)):
-        return "lone surrogates in the text"
-    return record
+    return "lone surrogates in the text" if lone else record
