@@ -85,15 +85,15 @@ def _librispeech(text: str) -> Iterator[tuple[str, Transcript | MediaError]]:
 def _dialogs(text: str, language: str) -> Iterator[tuple[str, Transcript | MediaError]]:
     """`dialogId("let-m-oko", "font_small", "English")` with `dialogStr("the same in the file's language")`."""
     text = re.sub(r"(?m)^[^\S\n]*--.*$", "", text)
-    read = 0
-    for read, found in enumerate(_DIALOG.finditer(text), 1):
+    dialogs = list(_DIALOG.finditer(text))
+    for found in dialogs:
         key, _, english, own = (_unescape(group or "") for group in found.groups())
         words = own or english
         if words.strip():
             others = (("en", english),) if own and english.strip() and language != "en" else ()
             yield key, Transcript(words, key, language if own else "en", translations=others)
-    if (lost := len(_DIALOG_BEGINS.findall(text)) - read) > 0:
-        yield "", MediaError(CANNOT_DECODE, f"{lost} of {lost + read} dialogs")
+    if (begun := len(_DIALOG_BEGINS.findall(text))) > len(dialogs):
+        yield "", MediaError(CANNOT_DECODE, f"{begun - len(dialogs)} of {begun} dialogs")
 
 
 def _table(text: str, delimiter: str) -> Iterator[tuple[str, Transcript | MediaError]]:
