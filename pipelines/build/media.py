@@ -89,9 +89,9 @@ def original(part: Part, digest: str) -> bytes:
 def _unchanged(path: Path, digest: str, limits: Limits) -> Iterator[None]:
     """Raises MediaError where the file's bytes are not those of the digest, or change in the body of the `with`."""
     with opened(path, limits) as file:
+        before = _stamp(path)
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:  # type: ignore[arg-type]
             raise MediaError(CHANGED, "its sha256 is another than before")
-        before = _stamp(path)
     try:
         yield
     finally:  # what a file that is half written does not decode to is no verdict on it
