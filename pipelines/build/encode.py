@@ -29,7 +29,7 @@ from mmdata.catalog import RowFile
 from mmdata.sample import Sample
 from mmdata.shards import encode_sample
 from pipelines.build.ledger import LedgerWriter
-from pipelines.build.media import AsResized, Decoded, MediaSettings, decode, to_pcm
+from pipelines.build.media import AsResized, Decoded, MediaSettings, decode, original, to_pcm
 from pipelines.build.recipe import SOFT
 from pipelines.build.stages import Verdict, poisoned, read_kept
 from pipelines.build.units import Counts, Unit
@@ -138,7 +138,7 @@ def encode(call: Call, unit: Unit, folder: Path) -> Counts:
         LedgerWriter(folder) as ledger,
     ):
         for window in _windows(rows):
-            _run(itertools.islice(decoded, sum(len(row) for *_, row in window)), batches, settings, media)
+            _run(itertools.islice(decoded, sum(len(row) for *_, row in window)), batches, unit, settings, media)
             for document, verdict, row in window:
                 for job in row:
                     if job.failure is not None:
@@ -192,12 +192,16 @@ def _jobs(document: Document, verdict: Verdict) -> list[_Job]:
     ]
 
 
-def _run(decoded: Iterable[_Job], batches: _Batches, settings: EncodeSettings, kept: _KeptMedia) -> None:
+def _run(decoded: Iterable[_Job], batches: _Batches, unit: Unit, settings: EncodeSettings, kept: _KeptMedia) -> None:
     """Encode the jobs of a window, in their order."""
     for job in decoded:
         if job.failure is not None:
             continue
-        kept.add(job)
+        try:
+            kept.add(job)
+        except MediaError as error:
+            job.failure = Dropped(unit.source, job.part.uri, "decode", error.reason, error.detail)
+            continue
         if job.part.kind == "text":
             batches.encode_text(job)
         elif settings.names[job.part.kind] == SOFT:
@@ -241,7 +245,7 @@ def _decode(job: _Job, call: Call, unit: Unit, settings: EncodeSettings) -> None
         job.failure = poisoned(unit, uri, call.skip[job.key])
         return
     try:
-        job.decoded = decode(job.part, settings.media)
+        job.decoded = decode(job.part, settings.media, job.digest)
         job.shape = job.decoded.media[0].shape if job.decoded.media else ()
     except MediaError as error:
         if error.reason == OUT_OF_MEMORY:
@@ -461,10 +465,9 @@ class _KeptMedia:
         if self._keep == "none" or kind == "text" or not job.digest or key in self._seen:
             return
         assert decoded is not None
-        self._seen.add(key)
         row: dict[str, Any] = {"digest": job.digest, "kind": kind, "offset": self._data.tell()}
         if self._keep == "original":
-            data = job.part.read()
+            data = original(job.part, job.digest)  # raises MediaError
         elif kind == "audio":
             pcm = to_pcm(decoded.media[0])
             data, row["shape"], row["sample_rate_hz"] = pcm.astype("<i2").tobytes(), pcm.shape, self._rate
@@ -473,6 +476,7 @@ class _KeptMedia:
             data, row["shape"], row["times"] = pixels.tobytes(), pixels.shape, decoded.times.tolist()
         self._data.write(data)
         self._lines.write(json.dumps({**row, "length": len(data)}) + "\n")
+        self._seen.add(key)
 
     def __enter__(self) -> _KeptMedia:
         return self

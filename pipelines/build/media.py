@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 
 from pipelines.build.recipe import ImageOptions, VideoOptions
 from pipelines.ingest.document import Part
-from pipelines.ingest.media import EMPTY, OVER_LIMIT, Limits, MediaError
+from pipelines.ingest.media import CHANGED, EMPTY, OVER_LIMIT, Limits, MediaError, one_line, opened
 from tokenizer.image import ResizePolicy, resize
 
 
@@ -46,8 +48,18 @@ class Decoded:
     seconds: float = float("nan")  # how long it lasts
 
 
-def decode(part: Part, settings: MediaSettings) -> Decoded:
-    """The part's arrays. Raises MediaError, and nothing else for bad bytes."""
+def decode(part: Part, settings: MediaSettings, digest: str = "") -> Decoded:
+    """The part's arrays. Raises MediaError, and nothing else for bad bytes.
+
+    digest: the sha256 that the part is known by; of a file that holds other bytes by now nothing is taken.
+    """
+    if part.path is None or not digest:
+        return _decoded(part, settings)
+    with _unchanged(part.path, digest, settings.limits):
+        return _decoded(part, settings)
+
+
+def _decoded(part: Part, settings: MediaSettings) -> Decoded:
     if part.kind == "text":
         if not part.text:
             raise MediaError(EMPTY, "no text")
@@ -58,6 +70,41 @@ def decode(part: Part, settings: MediaSettings) -> Decoded:
     if part.kind == "audio":
         return _audio(medium, settings)
     return _video(medium, settings)
+
+
+def original(part: Part, digest: str) -> bytes:
+    """The bytes that the part is known by. Raises MediaError where its file holds others by now."""
+    if part.path is None:
+        return part.read()
+    try:
+        data = part.path.read_bytes()
+    except OSError as error:
+        raise MediaError(CHANGED, one_line(error)) from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise MediaError(CHANGED, "its sha256 is another than before")
+    return data
+
+
+@contextmanager
+def _unchanged(path: Path, digest: str, limits: Limits) -> Iterator[None]:
+    """Raises MediaError where the file's bytes are not those of the digest, or change in the body of the `with`."""
+    with opened(path, limits) as file:
+        before = _stamp(path)
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:  # type: ignore[arg-type]
+            raise MediaError(CHANGED, "its sha256 is another than before")
+    try:
+        yield
+    finally:  # what a file that is half written does not decode to is no verdict on it
+        if _stamp(path) != before:
+            raise MediaError(CHANGED, "it was written while it was read")
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def to_pcm(wave: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, ClassVar
 
 from pipelines.ingest.document import Document, Dropped
-from pipelines.ingest.files import read_text
+from pipelines.ingest.files import has_surrogate, read_text
 from pipelines.ingest.folder import Folder, settings_of, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, Meter, one_line, opened
 from pipelines.ingest.parquet import guarded, plain_rows, weight_of
@@ -83,6 +83,8 @@ class ArrowSource:
             features = json.loads(read_text(self.folder.path(info), self.limits))["features"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise MediaError(CANNOT_DECODE, f"{uri_of(info)}: {one_line(error)}") from None
+        if has_surrogate(json.dumps(features, ensure_ascii=False)):  # the names of classes become facts
+            raise MediaError(CANNOT_DECODE, f"{uri_of(info)}: lone surrogates in the text")
         return features if isinstance(features, dict) else {}
 
     def _columns(self, features: Mapping[str, Any]) -> RowOptions:

@@ -19,9 +19,9 @@ from pydantic import Field
 from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.folder import Folder, language_tag, settings_of, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, MISSING, Limits, MediaError
-from pipelines.ingest.records import FILES, documents_of, json_records, record_digest, string_or_empty
+from pipelines.ingest.records import FILES, documents_of, json_records, record_digest, short_facts, string_or_empty
 from pipelines.ingest.reference import References
-from pipelines.ingest.rows import leftovers_of, short_facts
+from pipelines.ingest.rows import leftovers_of
 from pipelines.ingest.source import CommonOptions, Input
 
 _ROLES = {

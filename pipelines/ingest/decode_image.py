@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import BmpImagePlugin, IcoImagePlugin, Image, ImageOps, PngImagePlugin
 
 from pipelines.ingest.media import CANNOT_DECODE, OUT_OF_MEMORY, OVER_LIMIT, Limits, MediaError, one_line, opened
 
@@ -42,14 +42,11 @@ def decode_image(
     limits = limits or Limits()
     with opened(medium, limits) as file:
         try:
-            with Image.open(file, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > limits.max_pixels:
-                    raise MediaError(
-                        OVER_LIMIT, f"{width} x {height} pixels, the limit max_pixels is {limits.max_pixels:,}"
-                    )
+            with _open(file, limits) as image:
+                _check_size(image, limits)
                 if frame:
                     image.seek(frame)
+                    _check_size(image, limits)  # pages of a TIFF have each their own
                 elif need is not None and image.format in _SCALED:
                     _scale(image, need)
                 image.load()
@@ -73,13 +70,40 @@ def image_header(medium: bytes | Path, limits: Limits | None = None) -> tuple[st
 
     A JPEG of several frames (MPO) is a JPEG.
     """
-    with opened(medium, limits or Limits()) as file:
+    limits = limits or Limits()
+    with opened(medium, limits) as file:
         try:
-            with Image.open(file, formats=FORMATS) as image:
+            with _open(file, limits) as image:
                 name = (image.format or "").lower()
                 return "jpeg" if name == "mpo" else name, image.size[1], image.size[0]
+        except MediaError:
+            raise
         except Exception as error:  # as above
             raise MediaError(CANNOT_DECODE, _without_address(one_line(error))) from None
+
+
+def _open(file: BinaryIO, limits: Limits) -> Image.Image:
+    """The image with its pixels still to be decoded; of an icon they are, once its size is known to be in the limit.
+
+    Raises MediaError for the size of an icon, and what Pillow raises.
+    """
+    try:
+        icon = IcoImagePlugin.IcoFile(file)
+        file.seek(icon.entry[0].offset)
+        is_png = file.read(8) == b"\x89PNG\r\n\x1a\n"
+        file.seek(icon.entry[0].offset)
+        inner = PngImagePlugin.PngImageFile(file) if is_png else BmpImagePlugin.DibImageFile(file)
+    except Exception:  # no icon; or a broken one, in which Pillow finds no picture either
+        pass
+    else:
+        _check_size(inner, limits)  # its own, which need not be what the icon says
+    return Image.open(file, formats=FORMATS)
+
+
+def _check_size(image: Image.Image, limits: Limits) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise MediaError(OVER_LIMIT, f"{width} x {height} pixels, the limit max_pixels is {limits.max_pixels:,}")
 
 
 def _scale(image: Any, need: Callable[[int, int], tuple[int, int]]) -> None:

@@ -80,6 +80,7 @@ def decode_video(
         video = first_video(container)
         if video is None:
             raise MediaError(NO_TRACK, "no video track")
+        _check_size(video.codec_context, limits)
         duration = _duration(container) or _demuxed_duration(container, video)
         if duration > limits.max_seconds:
             raise MediaError(OVER_LIMIT, f"{duration:.0f} s of video, the limit max_seconds is {limits.max_seconds:g}")
@@ -134,10 +135,7 @@ class _FramePicker:
         self.num_frames += 1
         if self.num_frames > self.limits.max_frames:
             raise MediaError(OVER_LIMIT, f"more than max_frames = {self.limits.max_frames:,} frames")
-        if frame.width * frame.height > self.limits.max_pixels:
-            raise MediaError(
-                OVER_LIMIT, f"{frame.width} x {frame.height} pixels, the limit max_pixels is {self.limits.max_pixels:,}"
-            )
+        _check_size(frame, self.limits)  # it may change on the way
         now = self._end if frame.time is None else frame.time - self.zero
         self._take_until(now - _EARLY_S)
         self._last = frame
@@ -158,6 +156,13 @@ class _FramePicker:
         while self._last is not None and self.wants_more and self.times[len(self._frames)] < end:
             shape = self._frames[0].shape if self._frames else None
             self._frames.append(_pixels(self._last, self.size, shape))
+
+
+def _check_size(pictured: Any, limits: Limits) -> None:
+    """Of a frame, or of a decoder that has yet to give one: FFmpeg has looked at the first one's header."""
+    width, height = pictured.width, pictured.height
+    if width * height > limits.max_pixels:
+        raise MediaError(OVER_LIMIT, f"{width} x {height} pixels, the limit max_pixels is {limits.max_pixels:,}")
 
 
 def _pixels(frame: Any, size: int | None, shape: tuple[int, ...] | None) -> np.ndarray:  # uint8 [H, W, 3]

@@ -18,12 +18,13 @@ from pydantic import Field
 
 from pipelines.ingest.address import kind_of_address
 from pipelines.ingest.document import Document, Dropped, Part
+from pipelines.ingest.files import has_surrogate
 from pipelines.ingest.folder import Folder, language_tag, settings_of, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, Limits, MediaError, Meter, opened
 from pipelines.ingest.parquet import table_rows
-from pipelines.ingest.records import FILES, documents_of, json_records, record_digest, string_or_empty
+from pipelines.ingest.records import FILES, documents_of, json_records, record_digest, short_facts, string_or_empty
 from pipelines.ingest.reference import References
-from pipelines.ingest.rows import leftovers_of, short_facts
+from pipelines.ingest.rows import leftovers_of
 from pipelines.ingest.source import CommonOptions, Input
 
 _TABLES = (".parquet", ".pq", ".parq")
@@ -164,9 +165,10 @@ def _mmc4(record: dict[str, Any]) -> Iterator[tuple[str | None, str, str]]:
 
 
 def _inner(value: Any) -> dict[str, Any]:
-    """The facts that OBELICS keeps as JSON in a string."""
+    """The facts that OBELICS keeps as JSON in a string; none where it is no JSON, or what is in it cannot be stored."""
     try:
         facts = json.loads(value) if isinstance(value, str) else None
+        lone = has_surrogate(json.dumps(facts, ensure_ascii=False))
     except (ValueError, RecursionError):
         return {}
-    return facts if isinstance(facts, dict) else {}
+    return facts if isinstance(facts, dict) and not lone else {}

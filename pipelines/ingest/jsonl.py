@@ -29,9 +29,9 @@ from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import has_surrogate, unpacked
 from pipelines.ingest.folder import Folder, language_tag, settings_of, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, Limits, MediaError, opened
-from pipelines.ingest.records import bounded_lines, string_or_empty
+from pipelines.ingest.records import bounded_lines, json_of, short_facts, string_or_empty
 from pipelines.ingest.reference import References
-from pipelines.ingest.rows import leftovers_of, short_facts
+from pipelines.ingest.rows import leftovers_of
 from pipelines.ingest.source import CommonOptions, Input
 
 _FILES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json.gz")
@@ -239,11 +239,10 @@ def _line_ends(file: BinaryIO, place: int, known: dict[int, int], alive: Callabl
 def _parse(line: bytes) -> dict[str, Any] | str:
     """The record, or what is wrong with the line."""
     try:
-        record = json.loads(line)
+        record = json_of(line)
+        lone = b"\\u" in line and has_surrogate(json.dumps(record, ensure_ascii=False))
     except (ValueError, RecursionError) as error:
         return f"not JSON: {' '.join(str(error).split())[:150]}"
     if not isinstance(record, dict):
         return f"a {type(record).__name__}, not an object"
-    if b"\\u" in line and has_surrogate(json.dumps(record, ensure_ascii=False)):
-        return "lone surrogates in the text"
-    return record
+    return "lone surrogates in the text" if lone else record

@@ -23,7 +23,8 @@ CANNOT_DECODE = "cannot decode"
 NO_TRACK = "no such track"
 MISSING = "missing file"
 OUT_OF_MEMORY = "out of memory"
-REASONS = (EMPTY, OVER_LIMIT, CANNOT_DECODE, NO_TRACK, MISSING, OUT_OF_MEMORY)
+CHANGED = "changed while the build ran"
+REASONS = (EMPTY, OVER_LIMIT, CANNOT_DECODE, NO_TRACK, MISSING, OUT_OF_MEMORY, CHANGED)
 
 
 @dataclass(frozen=True)

@@ -76,12 +76,18 @@ class ParquetSource:
 
 
 def range_rows(file: Any, limits: Limits, number: int) -> Iterator[tuple[str, Any]]:
-    """(fragment, row or why there is none) of the row groups of range `number`. Raises MediaError."""
+    """(fragment, row or why there is none) of the row groups of range `number`; of one that breaks what came before,
+    and why there is no more of it. Raises MediaError."""
     size = file.seek(0, os.SEEK_END)
     meter = Meter(limits.max_unpacked(size), f"unpacked of {size:,} (max_expansion)")
     table, groups = _open(file, size, number)
     for group in groups:
-        yield from _rows(table, group, meter)
+        try:
+            yield from _rows(table, group, meter)
+        except MediaError as error:
+            if meter.left < 0:
+                raise
+            yield f"group {group}", error
 
 
 def table_rows(file: Any, limits: Limits) -> Iterator[tuple[str, Any]]:

@@ -7,6 +7,7 @@ not told apart). A document is a file. A picture is kept as its own JPEG bytes w
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from pipelines.ingest.source import CommonOptions, Input
 
 _FILES = (".pdf",)
 _MOST_PICTURES = 1000  # of one page
+TOO_SMALL = "too small"  # the ledger's reason
 
 
 class PdfOptions(CommonOptions):
@@ -42,7 +44,9 @@ class PdfOptions(CommonOptions):
     )
     dpi: int = Field(144, ge=18, le=600, description="dots an inch of pages as images")
     max_pages: int = Field(2000, ge=1, description="pages read of a file; those after are a ledger line")
-    min_side: int = Field(16, ge=1, description="pixels on the shorter side of the smallest picture that is taken")
+    min_side: int = Field(
+        16, ge=1, description="pixels on the shorter side of the smallest picture that is taken; others are counted"
+    )
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,13 @@ class PdfSource:
         path, parts = input.path, list[Part]()
         meter = Meter(self.limits.max_text_bytes, "in a document (max_bytes / 16)")
         facts: dict[str, str] = {}
+        small = Counter[str]()
         try:
             with opened(self.folder.path(path), self.limits) as file:
                 pdf = _open(file.read())
                 try:
                     facts = _facts(pdf)
-                    for found in self._pages(path, pdf, meter):
+                    for found in self._pages(path, pdf, meter, small):
                         if isinstance(found, Dropped):
                             yield found
                         else:
@@ -84,10 +89,13 @@ class PdfSource:
                     pdf.close()
         except MediaError as error:
             yield Dropped(self.name, uri_of(path), "ingest", error.reason, error.detail)
-            if not parts:
+            if not parts and not small:
                 return
         except pypdfium2.PdfiumError as error:
             yield Dropped(self.name, uri_of(path), "ingest", CANNOT_DECODE, one_line(error))
+        if small:
+            detail = f"{small.total()} pictures under min_side = {self._options.min_side} pixels"
+            yield Dropped(self.name, uri_of(path), "ingest", TOO_SMALL, detail)
         if parts:
             yield self.folder.document(self.name, path, parts, metadata=facts)
         else:
@@ -101,15 +109,18 @@ class PdfSource:
         assert isinstance(self.folder.options, PdfOptions)
         return self.folder.options
 
-    def _pages(self, path: str, pdf: Any, meter: Meter) -> Iterator[Part | Dropped]:
-        """The parts of all pages. Raises MediaError where the document is too large to go on."""
+    def _pages(self, path: str, pdf: Any, meter: Meter, small: Counter[str]) -> Iterator[Part | Dropped]:
+        """The parts of all pages; pictures under min_side are counted in `small`, by page.
+
+        Raises MediaError where the document is too large to go on.
+        """
         most = self._options.max_pages
         for number in range(min(len(pdf), most)):
             uri = uri_of(path, f"page={number + 1}")
             try:
                 page = pdf[number]
                 try:
-                    yield from self._page(page, uri, meter)
+                    yield from self._page(page, uri, meter, small)
                 finally:
                     page.close()
             except MediaError as error:
@@ -121,7 +132,7 @@ class PdfSource:
         if len(pdf) > most:
             yield Dropped(self.name, uri_of(path), "ingest", OVER_LIMIT, f"{len(pdf):,} pages, max_pages is {most:,}")
 
-    def _page(self, page: Any, uri: str, meter: Meter) -> Iterator[Part | Dropped]:
+    def _page(self, page: Any, uri: str, meter: Meter, small: Counter[str]) -> Iterator[Part | Dropped]:
         if self._options.pages == "images":
             data = self._drawn(page)
             meter.add(len(data))
@@ -130,7 +141,8 @@ class PdfSource:
         text, tops = _text(page, self.limits)
         meter.add(len(text))
         begin = 0
-        for place, part in sorted(self._pictures(page, uri, tops, meter), key=lambda pair: pair[0]):
+        pictures = self._pictures(page, uri, tops, meter, small)
+        for place, part in sorted(pictures, key=lambda pair: pair[0]):
             if isinstance(part, Dropped):
                 yield part
                 continue
@@ -148,7 +160,9 @@ class PdfSource:
         self._check_size(width * scale, height * scale)
         return _png(page.render(scale=scale))
 
-    def _pictures(self, page: Any, uri: str, tops: list[tuple[int, float]], meter: Meter) -> Iterator[Any]:
+    def _pictures(
+        self, page: Any, uri: str, tops: list[tuple[int, float]], meter: Meter, small: Counter[str]
+    ) -> Iterator[Any]:
         """(place in the text, Part or Dropped) of each picture."""
         from pypdfium2 import raw
 
@@ -164,6 +178,7 @@ class PdfSource:
                 place = next((index for index, y in tops if y < middle), tops[-1][0] if tops else 0)
                 width, height = picture.get_px_size()
                 if min(width, height) < self._options.min_side:
+                    small[uri] += 1
                     continue
                 self._check_size(width, height)
                 data = _picture(picture)

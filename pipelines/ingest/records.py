@@ -6,10 +6,11 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmdata.catalog import QUALITY
 from pipelines.ingest.document import Document, Dropped
 from pipelines.ingest.files import has_surrogate, unpacked
 from pipelines.ingest.folder import uri_of
@@ -47,6 +48,8 @@ def documents_of(
                 yield from document(str(number), record)
             except MediaError as error:
                 yield Dropped(source, uri_of(path, str(number)), "ingest", error.reason, error.detail)
+            except RecursionError as error:  # of its digest: a record may be nested as deep as can just be read
+                yield Dropped(source, uri_of(path, str(number)), "ingest", CANNOT_DECODE, one_line(error))
     except MediaError as error:
         yield Dropped(source, uri_of(path), "ingest", error.reason, error.detail)
         return
@@ -62,6 +65,25 @@ def record_digest(record: Any) -> str:
 def string_or_empty(value: Any) -> str:
     """A field's text, "" where it is none."""
     return value if isinstance(value, str) else ""
+
+
+def short_facts(record: Mapping[str, Any], used: set[str]) -> dict[str, str]:
+    """The short values of a record that say something of the document, as words; of qualities those that are numbers,
+    as the catalog has them."""
+    return {
+        str(key): str(value)[:500]
+        for key, value in record.items()
+        if key not in used
+        and isinstance(value, str | int | float)
+        and not has_surrogate(f"{key}{value}")
+        and (not str(key).startswith(QUALITY) or _is_number(value))
+    }
+
+
+def json_of(line: bytes) -> Any:
+    """The value of a line. Raises ValueError where it is no UTF-8 or no JSON: `json.loads` of bytes would guess at
+    UTF-16, of which a line is half a character too long, and let lone surrogates pass."""
+    return json.loads(line.decode("utf-8-sig"))
 
 
 def bounded_lines(file: Any, limits: Limits) -> Iterator[bytes | MediaError]:
@@ -82,7 +104,7 @@ def _lines(file: Any, limits: Limits) -> Iterator[dict[str, Any] | MediaError]:
             yield line
         elif line.strip():
             try:
-                yield _checked(json.loads(line))
+                yield _checked(json_of(line))
             except (ValueError, RecursionError) as error:
                 yield MediaError(CANNOT_DECODE, f"not JSON: {one_line(error)}")
             except MediaError as error:
@@ -163,6 +185,14 @@ class _Characters:
 def _checked(record: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise MediaError(CANNOT_DECODE, f"a {type(record).__name__}, not an object")
-    if has_surrogate(json.dumps(record, ensure_ascii=False)):
+    try:
+        lone = has_surrogate(json.dumps(record, ensure_ascii=False))
+    except RecursionError as error:
+        raise MediaError(CANNOT_DECODE, one_line(error)) from None
+    if lone:
         raise MediaError(CANNOT_DECODE, "lone surrogates in the text")
     return record
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

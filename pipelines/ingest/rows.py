@@ -14,12 +14,11 @@ from typing import Any
 
 from pydantic import Field
 
-from mmdata.catalog import QUALITY
 from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import has_surrogate, kind_of
 from pipelines.ingest.folder import NO_SOURCE, UNREFERRED, Folder, language_tag, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, Limits, MediaError, Meter
-from pipelines.ingest.records import string_or_empty
+from pipelines.ingest.records import short_facts, string_or_empty
 from pipelines.ingest.reference import References, check_digest
 from pipelines.ingest.source import CommonOptions
 from pipelines.ingest.webdataset import captioned
@@ -150,18 +149,6 @@ def shown_by(source: Any) -> set[str]:
     return {path.relative_to(source.root).as_posix() for path in paths}
 
 
-def short_facts(record: Mapping[str, Any], used: set[str]) -> dict[str, str]:
-    """The short values of a record that say something of the document, as words."""
-    return {
-        str(key): str(value)[:500]
-        for key, value in record.items()
-        if key not in used
-        and isinstance(value, str | int | float)
-        and not has_surrogate(f"{key}{value}")
-        and (not str(key).startswith(QUALITY) or _is_number(value))
-    }
-
-
 def _text(value: Any, uri: str, meter: Meter) -> Part | None:
     if isinstance(value, bytes):
         try:
@@ -186,7 +173,3 @@ def _digest(parts: list[Part]) -> str:
         data = part.uri.encode() if part.path is not None else part.read()
         words.update(f"{part.kind}:{len(data)}:".encode() + data)
     return words.hexdigest()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

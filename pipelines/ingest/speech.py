@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -35,6 +35,15 @@ class SpeechOptions(CommonOptions):
 
 
 @dataclass(frozen=True)
+class _Table:
+    """What a file of transcripts says of each sound file ("": of those that are not there), and what of it is lost, as
+    (fragment, why)."""
+
+    said: dict[str, list[Transcript]] = field(default_factory=dict)
+    lost: list[tuple[str, MediaError]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class SpeechSource:
     """See the module docstring."""
 
@@ -55,8 +64,7 @@ class SpeechSource:
         for path in self._sounds:
             beside = self._beside(path)
             files = (path, beside) if beside else (path,)
-            tables = [table for table in self._tables if path.startswith(_lead(table))]  # which may speak of it
-            listed.append(Input(path, (*files, *tables), self.folder.size(*files)))
+            listed.append(Input(path, (*files, *self._tables_of(path)), self.folder.size(*files)))
         listed += [Input(path, (path,), self.folder.size(path)) for path in self._own_tables]
         return sorted(listed, key=lambda input: input.path)
 
@@ -76,7 +84,7 @@ class SpeechSource:
     def _sounds(self) -> frozenset[str]:
         own = self.folder.of_suffix(AUDIO)
         if self.folder.is_narrow:  # a path that names files of transcripts means the sound that they speak of
-            own += [sound for table in self._own_tables for sound, _ in self._entries(table) if sound]
+            own += [sound for table in self._own_tables for sound in self._table(table).said if sound]
         return frozenset(own)
 
     @cached_property
@@ -106,28 +114,41 @@ class SpeechSource:
         return tuple(path for path in self.folder.known if path == named or is_transcripts(path))
 
     @cached_property
-    def _said(self) -> dict[str, list[tuple[str, Transcript]]]:
-        """Sound file -> (file of transcripts, transcript)."""
-        said: dict[str, list[tuple[str, Transcript]]] = {}
+    def _by_lead(self) -> dict[str, list[str]]:
+        """The files of transcripts by where their paths start from."""
+        found: dict[str, list[str]] = {}
         for table in self._tables:
-            for sound, transcript in self._entries(table):
-                if sound:
-                    said.setdefault(sound, []).append((table, transcript))
-        return said
+            found.setdefault(_lead(table), []).append(table)
+        return found
+
+    def _tables_of(self, sound: str) -> list[str]:
+        """The files of transcripts that may speak of a sound: those of its folder and of the folders around it."""
+        leads = [sound[: place + 1] for place, letter in enumerate(sound) if letter == "/"]
+        return sorted(table for lead in ("", *leads) for table in self._by_lead.get(lead, ()))
 
     @cached_property
     def _by_stem(self) -> dict[str, str]:
         return {stem(path): path for path in sorted(self._known_sounds, reverse=True)}
 
-    def _entries(self, table: str) -> Iterator[tuple[str, Transcript]]:
-        """(the sound file or "" where it is not there, transcript); nothing of a file that cannot be read."""
-        lead = _lead(table)
-        try:
-            for name, transcript in parse_transcripts(table, self._text(table)):
-                path = lead + name
-                yield path if path in self._known_sounds else self._by_stem.get(path, ""), transcript
-        except MediaError:
-            return
+    @cached_property
+    def _known(self) -> dict[str, _Table]:
+        return {}
+
+    def _table(self, path: str) -> _Table:
+        """What a file of transcripts says, read once."""
+        if path not in self._known:
+            self._known[path] = table = _Table()
+            try:
+                for name, one in parse_transcripts(path, self._text(path)):
+                    if isinstance(one, MediaError):
+                        table.lost.append((name, one))
+                        continue
+                    sound = _lead(path) + name
+                    sound = sound if sound in self._known_sounds else self._by_stem.get(sound, "")
+                    table.said.setdefault(sound, []).append(one)
+            except MediaError as error:
+                table.lost.append(("", error))
+        return self._known[path]
 
     def _text(self, path: str) -> str:
         options = self.folder.options
@@ -138,7 +159,8 @@ class SpeechSource:
         return next((stem(sound) + end for end in _BESIDE if stem(sound) + end in self.folder.names), "")
 
     def _sound(self, path: str) -> Iterator[Document | Dropped]:
-        said, beside = self._said.get(path, []), self._beside(path)
+        said = [(table, one) for table in self._tables_of(path) for one in self._table(table).said.get(path, ())]
+        beside = self._beside(path)
         if beside:
             try:
                 said = [(beside, Transcript(self._text(beside).strip())), *said]
@@ -166,15 +188,11 @@ class SpeechSource:
 
     def _rest_of(self, table: str) -> Iterator[Document | Dropped]:
         """What a file of transcripts holds beyond the sound files: dialogs nobody speaks; lines whose sound is gone."""
-        try:
-            self._text(table)
-            list(parse_transcripts(table, self._text(table)))
-        except MediaError as error:
-            yield Dropped(self.name, uri_of(table), "ingest", error.reason, error.detail)
-            return
-        entries = list(self._entries(table))
-        lost = [transcript for sound, transcript in entries if not sound]
-        if not entries:
+        found = self._table(table)
+        for fragment, error in found.lost:
+            yield Dropped(self.name, uri_of(table, fragment), "ingest", error.reason, error.detail)
+        lost = found.said.get("", [])
+        if not found.said and not found.lost:
             yield Dropped(self.name, uri_of(table), "ingest", EMPTY, "no transcript in the file")
         elif table.lower().endswith(".lua"):
             parts = []

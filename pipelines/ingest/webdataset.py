@@ -2,7 +2,7 @@
 
 `k.txt`, `k.text`, `k.caption` and `k.cap` are its text, `k.json` its facts (and its text or caption where no member has
 one), `k.cls` a fact, images, sounds and videos its media; of `k.seg.png`, "seg" is the stream. A text is the caption of
-the first medium. Nothing is unpacked to disk: names that climb out, links and devices are ledger lines.
+the first medium. Nothing is unpacked to disk: names that climb out, links, devices and sparse files are ledger lines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipelines.ingest.document import Document, Dropped, Part
 from pipelines.ingest.files import decode_text, has_surrogate, kind_of, unpacked
 from pipelines.ingest.folder import NO_SOURCE, OUTSIDE, Folder, language_tag, settings_of, uri_of
 from pipelines.ingest.media import CANNOT_DECODE, EMPTY, OVER_LIMIT, Limits, MediaError, one_line, refused
-from pipelines.ingest.records import string_or_empty
+from pipelines.ingest.records import short_facts, string_or_empty
 from pipelines.ingest.source import CommonOptions, Input
 
 _FILES = (".tar", ".tar.gz", ".tgz")
@@ -122,12 +122,7 @@ class TarSource:
             language=language_tag(string_or_empty(facts.get(options.lang))),
             licence=string_or_empty(facts.get(options.rights)),
             created=string_or_empty(facts.get(options.date)),
-            metadata={
-                k: str(v)[:500]
-                for k, v in facts.items()
-                if k not in ("text", "caption", options.lang, options.rights, options.date)
-                and isinstance(v, str | int | float)
-            },
+            metadata=short_facts(facts, {"text", "caption", options.lang, options.rights, options.date}),
         )
 
 
@@ -151,6 +146,9 @@ def members(path: Path, limits: Limits) -> Iterator[tuple[str, bytes | MediaErro
             archive = tarfile.TarFile(fileobj=watched, errorlevel=1)  # type: ignore[arg-type]
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all it has seen
+                # Each member then lies behind the one before: no byte is read twice, and the archive comes to its end.
+                if member.size < 0:
+                    raise MediaError(CANNOT_DECODE, f"a member of {member.size:,} bytes")
                 if not member.isdir():
                     yield member.name, _content(archive, member, limits)
         except MediaError:
@@ -177,6 +175,8 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, limits: Limits) 
         return MediaError(OUTSIDE, "the member's name leads out of the archive")
     if not member.isreg():
         return MediaError(OUTSIDE, "a link" if member.islnk() or member.issym() else "not a file")
+    if member.issparse():  # a few bytes of the archive stand for as many zeros as its header says
+        return MediaError(OVER_LIMIT, "a sparse file")
     if member.size > limits.max_text_bytes:
         return MediaError(OVER_LIMIT, f"{member.size:,} bytes in an archive (max_bytes / 16)")
     file = archive.extractfile(member)
@@ -236,11 +236,13 @@ def _member(path: str, key: str, name: str, data: bytes, facts: dict[str, Any]) 
 
 def _facts(data: bytes) -> dict[str, Any]:
     try:
-        facts = json.loads(decode_text(data))
+        text = decode_text(data)
+        facts = json.loads(text)
+        lone = "\\u" in text and has_surrogate(json.dumps(facts, ensure_ascii=False))
     except (ValueError, RecursionError) as error:
         raise MediaError(CANNOT_DECODE, f"not JSON: {one_line(error)}") from None
     if not isinstance(facts, dict):
         raise MediaError(CANNOT_DECODE, f"a {type(facts).__name__}, not an object")
-    if b"\\u" in data and has_surrogate(json.dumps(facts, ensure_ascii=False)):
+    if lone:
         raise MediaError(CANNOT_DECODE, "lone surrogates in the text")
     return facts

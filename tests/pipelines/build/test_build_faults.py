@@ -19,6 +19,7 @@ from toy_build import load_toy, make_media, paint, toy_recipe, tree
 import mmdata
 from mmdata.errors import UserError
 from pipelines.build.engine import build
+from pipelines.build.graph import Graph
 from pipelines.build.ledger import read_ledger
 from pipelines.build.report import BuildReport
 
@@ -186,3 +187,29 @@ def test_two_builds_of_one_folder_do_not_meet(media: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match="another build is writing"):
         run(media, tmp_path / "out")
     assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize("keep_media", ["none", "original"])
+def test_a_picture_replaced_while_the_build_runs_is_ledgered_and_read_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep_media: str
+) -> None:
+    root, out = tmp_path / "media", tmp_path / "out"
+    for i in range(3):
+        paint(root / "pictures" / f"{i}.png", (9, 9, i))
+    changes: dict[str, Any] = {"source": [{"name": "pictures", "format": "captions", "path": "pictures"}]}
+    describe_codecs = Graph.describe_codecs
+
+    def late(self: Graph, found: Any) -> None:  # after the pictures' digests were taken
+        paint(root / "pictures" / "1.png", (200, 200, 200))
+        describe_codecs(self, found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Graph, "describe_codecs", late)
+        run(root, out, keep_media=keep_media, **changes)
+    ledger = list(read_ledger(out / "ledger" / "pictures.jsonl"))
+    assert [(line["uri"], line["stage"], line["reason"]) for line in ledger] == [
+        ("1.png", "decode", "changed while the build ran"), ("1.png", "encode", "no part left"),
+    ]  # fmt: skip
+    run(root, out, keep_media=keep_media, **changes)
+    run(root, tmp_path / "fresh", keep_media=keep_media, **changes)
+    assert tree(out) == tree(tmp_path / "fresh")

@@ -1,5 +1,6 @@
 """What becomes of a part before a codec sees it: JPEG files decoded small or whole come to one grid."""
 
+import hashlib
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.build.media import MediaSettings, decode
+from pipelines.build.media import MediaSettings, decode, original
 from pipelines.build.recipe import parse_recipe
 from pipelines.build.settings import limits_of
+from pipelines.ingest import decode_image as decode_image_module
 from pipelines.ingest.document import Part
 from pipelines.ingest.media import MediaError
 
@@ -62,3 +64,37 @@ def test_a_picture_that_no_grid_fits_is_over_the_limit() -> None:
     part = Part("image", data=jpeg(4, 1_000))
     with pytest.raises(MediaError, match=r"over limit: .*1:200"):
         decode(part, media_settings(policy="area"))
+
+
+def picture(path: Path, height: int = 64) -> str:
+    path.write_bytes(jpeg(height, 64))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_with_other_bytes_than_before_gives_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    digest, part = picture(path), Part("image", path=path)
+    assert len(decode(part, media_settings(), digest).media) == 1 and original(part, digest) == path.read_bytes()
+    picture(path, 32)
+    for read in (lambda: decode(part, media_settings(), digest), lambda: original(part, digest)):
+        with pytest.raises(MediaError, match="changed while the build ran"):
+            read()
+
+
+@pytest.mark.parametrize("change", ["other", "half", "gone"])
+def test_a_file_that_changes_while_it_is_decoded_gives_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    path = tmp_path / "a.jpg"
+    digest, decode_image = picture(path), decode_image_module.decode_image
+
+    def late(*args: Any, **options: Any) -> np.ndarray:
+        if change == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(jpeg(32, 64) if change == "other" else path.read_bytes()[:900])
+        return decode_image(*args, **options)
+
+    monkeypatch.setattr(decode_image_module, "decode_image", late)
+    with pytest.raises(MediaError, match="changed while the build ran"):
+        decode(Part("image", path=path), media_settings(), digest)

@@ -1,20 +1,27 @@
 """Damaged files for the fuzz tests: seeds of every format, mutations by a seeded generator, and what must hold of them.
 
-Workers import this module too.
+Seeds are real files where the examples have them (pages, man pages, records, transcripts, captions, subtitles, media);
+the archives and tables are synthesised by the libraries that usually write them, the LibriSpeech transcript and the
+conversations by hand. Workers import this module too.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
+import math
 import random
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from toy_archives import arrow_stream, epub, hf, link, parquet, pdf, tar, tfds_files, warc, zipped
+from toy_media import sine, wav
 
+from mmdata.catalog import QUALITY
 from pipelines.build.worker import Call
 from pipelines.ingest.document import Document, Dropped
 from pipelines.ingest.media import Limits, MediaError
@@ -24,29 +31,38 @@ EXAMPLES = ROOT / "examples" / "media"
 LIMITS = Limits(max_pixels=4_000_000, max_seconds=60.0, max_frames=500, max_bytes=32 << 20, max_expansion=50)
 SECRET = b"what lies beside the folder"
 MOST_MEMORY = 2 << 30  # bytes of one worker
+WHOLE = "whole"  # what the names of whole files beside the mutants begin with
 
 
 def picture() -> bytes:
     return next(iter(sorted(EXAMPLES.rglob("*/toolbox/*.png")))).read_bytes()
 
 
-def seeds(format: str) -> tuple[str, list[bytes]]:
-    """(ending, whole files) of a format: real ones of the examples, archives as their usual libraries write them."""
+def seeds(format: str) -> list[bytes]:
+    """Whole files of a format: real ones of the examples, archives as their usual libraries write them."""
     if format == "html":
-        return ".html", [p.read_bytes() for p in sorted(EXAMPLES.rglob("*.html"))[:6]] + [_HTML]
+        return [p.read_bytes() for p in sorted(EXAMPLES.rglob("*.html"))[:6]] + [_HTML]
     if format == "text":
         packed = [p.read_bytes() for p in sorted(EXAMPLES.rglob("*.1.gz"))[:6]]
-        return ".1.gz", [*packed, *map(gzip.decompress, packed)]
+        return [*packed, *map(gzip.decompress, packed)]
     if format == "jsonl":
-        lines = b"".join(b'{"text": "line %d", "image": "../secret.png", "lang": "fr"}\n' % i for i in range(9))
-        return ".jsonl", [lines, gzip.compress(lines)]
+        lines = b"".join(
+            b'{"text": "line %d", "image": "../secret.png", "lang": "fr", %s}\n' % (i, _FACTS) for i in range(9)
+        )
+        real = gzip.decompress((EXAMPLES / "records" / "fortunes-part.jsonl.gz").read_bytes()).splitlines(keepends=True)
+        return [lines, gzip.compress(lines), b"".join(real[:20])]
     if format == "speech":
-        return ".lua", [p.read_bytes() for p in sorted(EXAMPLES.rglob("dialogs_*.lua"))]
+        real = [EXAMPLES / path for _, _, path in _TRANSCRIPTS[1:]]
+        return [_LIBRISPEECH, *(path.read_bytes() for path in real)]
     if format == "captions":
-        return ".txt", [p.read_bytes() for p in sorted(EXAMPLES.rglob("stamps/**/*.txt"))[:6]]
+        return [p.read_bytes() for p in sorted(EXAMPLES.rglob("stamps/**/*.txt"))[:6]]
     if format == "video":
-        return ".srt", [p.read_bytes() for end in ("srt", "vtt") for p in sorted(EXAMPLES.rglob(f"*.{end}"))]
-    return f".{_ENDINGS[format]}", _ARCHIVES[format]()
+        return [p.read_bytes() for end in ("srt", "vtt") for p in sorted(EXAMPLES.rglob(f"*.{end}"))]
+    return _ARCHIVES[format]()
+
+
+def ending_of(format: str) -> str:
+    return f".{_ENDINGS[format]}"
 
 
 def _saved() -> list[bytes]:
@@ -60,30 +76,50 @@ def _saved() -> list[bytes]:
 def _table() -> list[bytes]:
     rows: dict[str, list[Any]] = {
         "text": [f"row {i}" for i in range(40)], "image": [{"bytes": picture(), "path": None}] * 40,
-        "licence": ["CC0"] * 40, "parts": [["a", "b"]] * 40,
+        "licence": ["CC0"] * 40, "quality.score": [0.125] * 40, "parts": [["a", "b"]] * 40,
     }  # fmt: skip
     return [parquet(rows, row_group_size=9, compression=how) for how in ("none", "snappy", "zstd")]
 
 
 def _tars() -> list[bytes]:
-    members: list[Any] = [("1.png", picture()), ("1.json", b'{"licence": "CC0"}'), link("2.txt", "../secret.png")]
+    members: list[Any] = [("1.png", picture()), ("1.json", b"{%s}" % _FACTS), link("2.txt", "../secret.png")]
     texts = [(f"{i}.txt", b"words %d" % i) for i in range(3, 9)]
     return [tar(*members, *texts), tar(*members, *texts, mode="w:gz"), tar(("../../../etc/x.txt", b"x"), *texts)]
 
 
+_FACTS = b'"id": "a", "licence": "CC BY-SA 4.0", "created": "2024-01-02", "quality.score": 0.125, "title": "A title"'
+_LIBRISPEECH = b"".join(b"84-121123-%04d GO DO YOU HEAR %d\n" % (i, i) for i in range(9))
+# (name of a transcript, a sound of its folder, its place in the examples)
+_TRANSCRIPTS = (
+    ("84-121123.trans.txt", "84-121123-0003.wav", ""),
+    ("dialogs_cs.lua", "kni-v-ber.wav", "dialogs/airplane/dialogs_cs.lua"),
+    ("dialogs_cs.lua", "kni-v-ber.wav", "dialogs/alibaba/dialogs_cs.lua"),
+    ("transcription", "sense_and_sensibility_01_austen_64kb-0890.wav", "speech/librivox/transcription"),
+    ("cards.transcription", "003.wav", "speech/cards/cards.transcription"),
+)
 _HTML = b"""<html lang=fr><meta charset=utf-8><p>caf\xc3\xa9<img src="../secret.png"><img src="/../secret.png">
 <img alt=x src="data:image/png;base64,iVBORw0KGgo="><pre>a
  b</pre><video src="file:///etc/passwd"><img src="http://a.org/x.png"></html>"""
 _PAGES = [(f"https://a.org/{i}", "text/html; charset=utf-8", b"<p>page %d<img src=x.png>" % i) for i in range(5)]
 _TALK = {
     "id": "1",
+    "licence": "CC BY-SA 4.0",
+    "quality.score": 0.125,
     "image": "../secret.png",
     "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "That."}],
 }
-_PAGE = {"texts": ["a", None, "b"], "images": [None, "../secret.png", None], "sha256": [None, "0" * 64, None]}
+_PAGE = {
+    "texts": ["a", None, "b"],
+    "images": [None, "../secret.png", None],
+    "sha256": [None, "0" * 64, None],
+    "licence": "CC BY-SA 4.0",
+    "general_metadata": json.dumps({"language": "fr", "url": "https://a.org/1"}),
+    "quality.score": 0.125,
+}
 _LINES = "BT /F 12 Tf 20 250 Td (Words on a page) Tj ET q 90 0 0 90 9 9 cm /P Do Q"
 _BESIDE = {"captions": ".png", "video": ".mp4"}
 _ENDINGS = {
+    "html": "html", "text": "1.gz", "jsonl": "jsonl", "captions": "txt", "video": "srt",
     "webdataset": "tar", "warc": "warc", "epub": "epub", "chat": "json", "interleaved": "jsonl", "parquet": "parquet",
     "hf": "arrow", "pdf": "pdf",
 }  # fmt: skip
@@ -131,6 +167,8 @@ def media_seeds() -> dict[str, list[tuple[str, bytes]]]:
     out = io.BytesIO()
     small.convert("P").save(out, "TIFF", compression="tiff_lzw")
     images.append(("TIFF-LZW", out.getvalue()))
+    real = ("china.webp", "china_palette.gif", "china_exif_orient6.jpg", "china_gray16.png", "china_cmyk.jpg")
+    images += [(name, (EXAMPLES / "pictures" / name).read_bytes()) for name in real]
     sounds = [p for end in (".wav", ".ogg", ".flac", ".mp3") for p in sorted(EXAMPLES.rglob(f"*{end}"))[:3]]
     films = [p for end in (".mp4", ".webm", ".mpg") for p in sorted(EXAMPLES.rglob(f"*{end}"))[:1]]
     return {
@@ -203,51 +241,90 @@ def _words(data: bytearray, rng: random.Random, wholes: list[bytes]) -> None:
     )
 
 
+def _overwrite(data: bytearray, rng: random.Random, wholes: list[bytes]) -> None:
+    """Letters become others that no text can hold, and a number becomes a word, with all lengths kept."""
+    numbers = [found.span() for found in re.finditer(rb"(?<=: )[0-9.]{3,20}(?=[,}])", data)]
+    if numbers and rng.random() < 0.5:
+        begin, end = rng.choice(numbers)
+        data[begin:end] = b'"' + b"x" * (end - begin - 2) + b'"'
+        return
+    letters = [found.start() for found in re.finditer(rb"[A-Za-z0-9 -]{6}", data)]
+    for at in rng.sample(letters, min(len(letters), 3)):
+        piece = rng.choice((b"\xed\xa0\x80", b"\\ud800", b"\xff", b"\xc3("))
+        data[at : at + len(piece)] = piece
+
+
 def _early(data: bytearray, rng: random.Random) -> int:
     """A place, every other time among the first bytes, where headers are, or the last."""
     near = min(len(data), 200)
     return rng.choice((rng.randint(0, len(data)), rng.randint(0, near), len(data) - rng.randint(0, near)))
 
 
-_DAMAGES = (_flip, _flip, _extremes, _extremes, _cut, _lose, _repeat, _noise, _splice, _words)
+_DAMAGES = (_flip, _flip, _extremes, _extremes, _cut, _lose, _repeat, _noise, _splice, _words, _overwrite, _overwrite)
 
 
 def write_mutants(format: str, root: Path, number: int, seed: int) -> list[str]:
-    """The damaged files of a format in `root`, and a secret beside it; their names."""
-    root.mkdir()
+    """The damaged files of a format in `root`, and a secret beside it; the names of the inputs that they come to."""
+    root.mkdir(parents=True)
     (root.parent / "secret.png").write_bytes(SECRET)
     if format == "tfds":
         return _write_tfds(root, number, seed)
-    ending, wholes = seeds(format)
+    wholes = seeds(format)
     names = []
     for i, data in enumerate(mutants(wholes, number, seed)):
-        folder = f"{i:04d}/" if format in ("hf", "speech") else ""
-        name = f"{folder}dialogs_cs.lua" if format == "speech" else f"{folder}{i:04d}{ending}"
+        names += _write_one(format, root, f"{i:04d}", i % len(wholes), data)
+        if format == "hf" and i % 4 == 0:
+            info = root / f"{i:04d}" / "dataset_info.json"
+            info.write_bytes(next(mutants([info.read_bytes()], 1, seed + i)))
+    return names
+
+
+def write_wholes(format: str, root: Path) -> list[str]:
+    """The seeds of a format, as they are, in a folder that may hold mutants; the names of their inputs."""
+    root.mkdir(parents=True, exist_ok=True)
+    if format == "tfds":
+        return _write_tfds(root, 0, 0)
+    wholes = seeds(format)
+    return [name for i, data in enumerate(wholes) for name in _write_one(format, root, f"{WHOLE}{i:02d}", i, data)]
+
+
+def _write_one(format: str, root: Path, place: str, number: int, data: bytes) -> list[str]:
+    """One file made of seed `number`, and what goes with it; the names of its inputs."""
+    if format == "hf":
+        names = [f"{place}/{place}.arrow"]
+        files = {
+            names[0]: data,
+            f"{place}/dataset_info.json": hf({"text": ["x"]}, {"image": {"_type": "Image"}})["dataset_info.json"],
+        }
+    elif format == "speech":
+        transcript, sound, _ = _TRANSCRIPTS[number]
+        names = [f"{place}/{transcript}", f"{place}/{sound}"]
+        files = {names[0]: data, names[1]: wav(sine(0.1))}
+    elif format in _BESIDE:  # the file that is read is the medium beside
+        names = [f"{place}{_BESIDE[format]}"]
+        files = {f"{place}{ending_of(format)}": data, names[0]: picture()}
+    else:
+        names = [f"{place}{ending_of(format)}"]
+        files = {names[0]: data}
+    for name, content in files.items():
         (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_bytes(data)
-        if format == "hf":
-            info = hf({"text": ["x"]}, {"image": {"_type": "Image"}})["dataset_info.json"]
-            (root / folder / "dataset_info.json").write_bytes(info if i % 4 else next(mutants([info], 1, seed + i)))
-        if format in _BESIDE:  # the file that is read is the medium beside
-            name = f"{i:04d}{_BESIDE[format]}"
-            (root / name).write_bytes(picture())
-        names.append(name)
+        (root / name).write_bytes(content)
     return names
 
 
 def _write_tfds(root: Path, number: int, seed: int) -> list[str]:
-    """Datasets of two records with one of their three files damaged."""
+    """Datasets of two records with one of their three files damaged; a whole one where `number` is 0."""
     import io
     import shutil
 
     import tensorflow_datasets as tfds
 
     features = tfds.features.FeaturesDict({"image": tfds.features.Image(), "text": tfds.features.Text()})
-    whole = root.parent / "whole"
+    whole = root.parent / "whole" if number else root / WHOLE
     examples = [{"image": io.BytesIO(picture()), "text": f"words {i}"} for i in range(2)]
     tfds_files(whole, features, [examples])
     files = sorted(path.name for path in whole.iterdir())
-    names = []
+    names = [] if number else [f"{WHOLE}/toy-train.array_record-00000-of-00001"]
     for i in range(number):
         shutil.copytree(whole, root / f"{i:04d}")
         damaged = root / f"{i:04d}" / files[i % len(files)]
@@ -261,14 +338,19 @@ def check_found(root: Path, found: Iterable[Document | Dropped]) -> None:
     size = 0
     for one in found:
         assert isinstance(one, Document | Dropped)
-        one.uri.encode("utf-8")
+        one.uri.encode("utf-8")  # strictly: the catalog and the records hold nothing else
         if isinstance(one, Dropped):
             assert one.reason and one.stage == "ingest"
             one.detail.encode("utf-8", "surrogatepass")
             continue
-        assert one.parts
+        assert one.parts and re.fullmatch("[0-9a-f]{32}", one.id)
+        for word in (one.language, one.licence, one.created, *one.metadata, *one.metadata.values()):
+            word.encode("utf-8")
+        for key, value in one.metadata.items():
+            assert not key.startswith(QUALITY) or math.isfinite(float(value)), f"{key} is no number, but {value!r}"
         for part in one.parts:
-            part.uri.encode("utf-8")
+            f"{part.uri}{part.stream}".encode()
+            assert not math.isinf(part.start_s) and not math.isinf(part.end_s)
             if part.path is not None:
                 assert part.path.resolve().is_relative_to(root.resolve())
                 continue
@@ -276,6 +358,25 @@ def check_found(root: Path, found: Iterable[Document | Dropped]) -> None:
             size += len(data)
             assert SECRET not in data and len(data) <= LIMITS.max_text_bytes
     assert size <= LIMITS.max_unpacked(LIMITS.max_text_bytes)
+
+
+def described(root: Path, found: Iterable[Document | Dropped]) -> list[Any]:
+    """All that a source says, without the place of its root."""
+    said: list[Any] = []
+    for one in found:
+        if isinstance(one, Dropped):
+            said.append(one)
+            continue
+        parts = []
+        for part in one.parts:
+            path = "" if part.path is None else part.path.relative_to(root).as_posix()
+            digest = hashlib.sha256(part.read()).hexdigest()
+            times = f"{part.start_s} {part.end_s} {part.unit_times}"
+            parts.append(
+                (part.kind, digest, path, part.uri, times, part.role, part.stream, part.group, part.group_role)
+            )
+        said.append((one.id, one.uri, one.language, one.licence, one.created, one.metadata, parts))
+    return said
 
 
 def decode_files(call: Call) -> dict[str, str]:

@@ -8,7 +8,7 @@ import random
 import threading
 
 import pytest
-from fuzzing import LIMITS, check_found, seeds
+from fuzzing import LIMITS, check_found, ending_of, seeds
 from toy_archives import tar, warc
 from toy_media import png, read_folder, texts, write
 
@@ -20,7 +20,7 @@ FORMATS = ("html", "text", "jsonl", "webdataset", "warc", "epub", "chat", "inter
 
 def listed(format: str, root):
     """A source of one whole file, listed already, and the file."""
-    ending, wholes = seeds(format)
+    ending, wholes = ending_of(format), seeds(format)
     write(root, {f"a{ending}": wholes[-1] if format == "text" else wholes[0]})
     source = open_source("t", format, root, {}, LIMITS)
     return source, source.inputs(), root / f"a{ending}"

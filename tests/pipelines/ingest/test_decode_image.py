@@ -7,10 +7,10 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile, PngImagePlugin
 from toy_media import encoded, png
 
-from pipelines.ingest.decode_image import decode_image, image_size
+from pipelines.ingest.decode_image import FORMATS, decode_image, image_size
 from pipelines.ingest.media import REASONS, Limits, MediaError
 
 
@@ -174,3 +174,38 @@ def test_every_truncation_and_flip_is_survived():
                 decode_image(medium)
             except MediaError as error:
                 assert error.reason in REASONS
+
+
+def icon(data: bytes, side: int = 16) -> bytes:
+    """An ICO file of one picture, of which it says that it is `side` pixels wide and high."""
+    return struct.pack("<3H4B2H2I", 0, 1, 1, side, side, 0, 0, 1, 32, len(data), 22) + data
+
+
+def test_the_picture_in_an_icon_is_measured_before_it_is_decoded(monkeypatch):
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", None)  # to decode it would fail
+    bitmap = encoded(Image.new("RGB", (300, 200)), "DIB")
+    for data in (png(300, 100), bitmap):
+        for read in (decode_image, image_size):
+            with pytest.raises(MediaError) as caught:
+                read(icon(data), Limits(max_pixels=1000))
+            assert caught.value.reason == "over limit"
+
+
+def test_icons_are_read():
+    assert decode_image(icon(png(16, 16))).shape == (16, 16, 3)
+    assert decode_image(encoded(Image.new("RGB", (16, 16)), "ICO", bitmap_format="bmp")).shape == (16, 16, 3)
+
+
+def test_no_other_format_decodes_when_it_is_opened(monkeypatch):
+    wholes = {form: encoded(bars(), form) for form in set(FORMATS) - {"ICO"}}
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
+    for form, data in wholes.items():
+        assert image_size(data) == (10, 20), form
+
+
+def test_each_page_of_a_file_is_measured():
+    small, large = Image.new("RGB", (8, 8)), Image.new("RGB", (99, 99))
+    data = encoded(small, "TIFF", save_all=True, append_images=[large])
+    assert decode_image(data, Limits(max_pixels=100)).shape == (8, 8, 3)
+    with pytest.raises(MediaError, match="99 x 99"):
+        decode_image(data, Limits(max_pixels=100), frame=1)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from toy_media import movie, sine, wav
 
+from pipelines.ingest import decode_video as decode_video_module
 from pipelines.ingest.decode_video import decode_video, probe
 from pipelines.ingest.media import REASONS, Limits, MediaError
 
@@ -80,3 +81,11 @@ def test_truncated_and_damaged_files_are_survived(tmp_path):
                 decode_video(medium, sample_rate_hz=16000, limits=Limits(max_seconds=100, max_pixels=10**6))
             except MediaError as error:
                 assert error.reason in REASONS
+
+
+def test_sizes_over_the_limit_are_refused_before_a_frame_is_decoded(tmp_path, monkeypatch):
+    path = movie(tmp_path / "a.mp4", [0, 40, 80])
+    monkeypatch.setattr(decode_video_module.Patience, "decoded", None)
+    with pytest.raises(MediaError) as caught:
+        decode_video(path, limits=Limits(max_pixels=1000))
+    assert caught.value.reason == "over limit" and "64 x 48" in caught.value.detail

@@ -108,7 +108,8 @@ def test_remote_media_are_found_in_a_mirror(tmp_path):
 
 def test_an_empty_file_is_a_ledger_line(tmp_path):
     documents, dropped, _ = read_folder("jsonl", tmp_path, {"a.jsonl": b"", "b.jsonl": b"\n\n"})
-    assert not documents and dropped[0].reason == "empty"
+    assert not documents
+    assert [(d.uri, d.reason) for d in dropped] == [("a.jsonl#L1", "empty"), ("b.jsonl", "empty")]
 
 
 def test_a_quality_that_is_no_number_is_left_out(tmp_path):
@@ -189,3 +190,19 @@ def test_line_ends_are_counted_on_from_where_they_were(tmp_path, monkeypatch):
     for input in source.inputs():
         list(source.read(replace(input, step=alive.append)))
     assert alive.count("a.jsonl#00009") == 1 and sum(name.startswith("a.jsonl#0") for name in alive) == 15
+
+
+def test_lines_that_are_not_utf_8_cost_only_themselves(tmp_path):
+    whole = {"text": "x", "licence": "CC0"}
+    bad = [b'{"text": "x", "%s": "\xed\xa0\x80"}' % field for field in (b"licence", b"created", b"id", b"other")]
+    bad += [json.dumps(whole).encode("utf-16-be"), b'{"text": "x", "licence": "\\udc00"}']
+    content = b"\n".join([*bad, lines(whole)])
+    [document], dropped, _ = read_folder("jsonl", tmp_path, {"a.jsonl": content}, id="id")
+    assert (texts(document), document.licence) == (["x"], "CC0")
+    assert [(d.uri, d.reason) for d in dropped] == [(f"a.jsonl#L{i}", "cannot decode") for i in range(1, 7)]
+
+
+def test_lines_may_be_nested_as_deep_as_can_just_be_read(tmp_path):
+    deep = [b'{"text": "\\u0061", "x": %s1%s}\n' % (b"[" * i, b"]" * i) for i in range(700, 1010)]
+    documents, dropped, _ = read_folder("jsonl", tmp_path, {"a.jsonl": b"".join(deep)})
+    assert len(documents) + len(dropped) == len(deep) and documents and dropped

@@ -59,9 +59,13 @@ def test_a_document_of_too_much_keeps_its_beginning(tmp_path):
 
 
 def test_small_pictures_are_decoration(tmp_path):
-    files = {"a.pdf": pdf(f"{LINES} {PICTURE}", picture=(8, 9, b"\0\0\0" * 72))}
+    page = f"{LINES} {PICTURE} {PICTURE}"
+    files = {"a.pdf": pdf(page, page, picture=(8, 9, b"\0\0\0" * 72))}
     [document], dropped, _ = read_folder("pdf", tmp_path, files)
-    assert [p.kind for p in document.parts] == ["text"] and not dropped
+    assert [p.kind for p in document.parts] == ["text", "text"]
+    assert [(d.uri, d.reason, d.detail) for d in dropped] == [
+        ("a.pdf", "too small", "4 pictures under min_side = 16 pixels")
+    ]
 
 
 @pytest.mark.parametrize("data", [b"%PDF-1.4", b"no pdf", pdf(""), pdf(), pdf(LINES)[:300], b""])

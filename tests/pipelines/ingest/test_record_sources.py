@@ -164,3 +164,21 @@ def test_lists_that_are_not_parallel_are_refused(tmp_path):
     assert [d.reason for d in dropped if d.uri.startswith("p.json")] == ["cannot decode", "empty"] + [
         "cannot decode"
     ] * 2
+
+
+DEEP = b'{"texts": ["x"], "images": [null], "messages": [{"role": "user", "content": "x"}], "x": %s1%s}'
+
+
+@pytest.mark.parametrize("format", ["chat", "interleaved"])
+@pytest.mark.parametrize("lead", [b"\n", b"[\n"])
+def test_records_may_be_nested_as_deep_as_can_just_be_read(tmp_path, format, lead):
+    for depth in range(900, 1000):
+        data = lead + DEEP % (b"[" * depth, b"]" * depth) + (b"]" if lead == b"[\n" else b"")
+        documents, dropped, _ = read_folder(format, tmp_path, {"a.json": data})
+        assert len(documents) + len(dropped) == 1
+
+
+def test_facts_in_a_string_that_cannot_be_stored_are_left_out(tmp_path):
+    page = {"texts": ["x"], "images": [None], "general_metadata": json.dumps({"licence": "\ud800", "url": "u"})}
+    [document], _, _ = read_folder("interleaved", tmp_path, {"p.json": json.dumps([page])})
+    assert (document.licence, document.metadata) == ("", {})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from toy_media import read_folder, sine, texts, wav, write
 
 from mmdata.errors import UserError
+from pipelines.ingest import speech, transcripts
 from pipelines.ingest.sources import open_source
 
 SOUND = wav(sine(0.1))
@@ -93,3 +96,48 @@ def test_sounds_are_read_again_when_their_transcripts_change(tmp_path):
     write(tmp_path, {"c/transcription": "<s> ten </s> (001)\n", "c/001.wav": SOUND, "d/a.wav": SOUND})
     files = {i.path: i.files for i in open_source("t", "speech", tmp_path).inputs()}
     assert files["c/001.wav"] == ("c/001.wav", "c/transcription") and files["d/a.wav"] == ("d/a.wav",)
+
+
+def test_lines_that_say_nothing_of_a_sound_are_ledgered(tmp_path):
+    files = {
+        "c/transcription": "<s> ten </s> (001)\n\nno name\nclosed)\n(a b)\n<s> six ( half ) </s> (002)\n",
+        "c/001.wav": SOUND,
+        "c/002.wav": SOUND,
+        "t.csv": "path,text\na.wav,one\n,two\na.wav,three\n",
+        "a.wav": SOUND,
+        "d/dialogs_en.lua": 'dialogId("a", "f", "fine")\n dialogId("b, "f", "broken")\n\n-- dialogId(x)\n',
+    }
+    documents, dropped, _ = read_folder("speech", tmp_path, files, transcripts="t.csv")
+    assert said(documents) == {
+        "a.wav": ["one", "three"], "c/001.wav": ["ten"], "c/002.wav": ["six ( half )"], "d/dialogs_en.lua": ["fine"],
+    }  # fmt: skip
+    assert [(d.uri, d.reason) for d in dropped] == [
+        *((f"c/transcription#L{line}", "cannot decode") for line in (3, 4, 5)),
+        ("d/dialogs_en.lua", "cannot decode"),
+        ("t.csv#L3", "cannot decode"),
+    ]
+    assert dropped[3].detail == "1 of 2 dialogs"
+
+
+@pytest.mark.parametrize("name", ["c/transcription", "c/a.trans.txt", "c/dialogs_en.lua", "t.csv"])
+def test_the_time_of_a_transcript_file_grows_as_its_length_does(tmp_path, name):
+    gaps = [" " * 300_000, "\n" * 300_000, "<s> " * 100_000, "( " * 100_000, 'dialogId("' * 20_000, "\n--" * 100_000]
+    files = {name: "path,text\n" + "\n".join(f"x{gap}y" for gap in gaps) + "\n", "c/a.wav": SOUND}
+    began = time.process_time()
+    read_folder("speech", tmp_path, files, transcripts="t.csv" if name == "t.csv" else "")
+    assert time.process_time() - began < 10
+
+
+def test_a_transcript_file_is_read_once_and_only_for_the_sounds_it_may_speak_of(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(speech, "parse_transcripts", lambda path, text: read.append(path) or parse(path, text))
+    parse = transcripts.parse_transcripts
+    files = {f"{folder}/transcription": "<s> ten </s> (1)\n" for folder in "ab"}
+    files |= {f"{folder}/{i}.wav": SOUND for folder in "ab" for i in range(3)}
+    source = open_source("t", "speech", write(tmp_path, files))
+    inputs = {input.path: input for input in source.inputs()}
+    [document] = source.read(inputs["b/1.wav"])
+    assert (texts(document), read) == (["ten"], ["b/transcription"])
+    for input in inputs.values():
+        list(source.read(input))
+    assert sorted(read) == ["a/transcription", "b/transcription"]

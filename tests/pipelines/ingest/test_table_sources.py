@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from toy_archives import arrow_stream, hf, parquet
 from toy_media import png, read_all, read_folder, texts, write
@@ -188,3 +190,22 @@ def test_rows_keep_their_ids_when_others_come_before_them(tmp_path):
     assert set(ids("again", ["x", "a", "b", "y", "a", "c"])) > set(before)
     named = ids("named", ["a", "b", "c"], {"id": "n"}, n=[1, 2, 3])
     assert ids("renamed", ["x", "other words", "b", "c"], {"id": "n"}, n=[0, 1, 2, 3])[1:] == named
+
+
+@pytest.mark.parametrize("format", ["parquet", "interleaved"])
+def test_a_broken_row_group_costs_only_itself(tmp_path, format):
+    words = [f"row {i} " + hashlib.sha256(b"%d" % i).hexdigest() for i in range(60)]
+    lists = {"texts": [[word] for word in words], "images": [[None]] * 60}
+    data = bytearray(parquet({"text": words} if format == "parquet" else lists, row_group_size=20, compression="zstd"))
+    begin = pq.ParquetFile(io.BytesIO(bytes(data))).metadata.row_group(1).column(0).dictionary_page_offset
+    data[begin : begin + 100] = b"\xff" * 100
+    documents, dropped, _ = read_folder(format, tmp_path, {"a.parquet": bytes(data)})
+    assert [texts(d)[0] for d in documents] == words[:20] + words[40:]
+    assert [d.reason for d in dropped] == ["cannot decode"]
+    assert format == "interleaved" or dropped[0].uri == "a.parquet#group 1"
+
+
+def test_lone_surrogates_in_the_names_of_classes_are_ledgered(tmp_path):
+    features = {"licence": {"names": ["\ud800"], "_type": "ClassLabel"}}
+    documents, dropped, _ = read_folder("hf", tmp_path, hf({"text": ["x"], "licence": [0]}, features))
+    assert not documents and [d.reason for d in dropped] == ["cannot decode"]

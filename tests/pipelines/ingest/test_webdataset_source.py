@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
 import tarfile
 
@@ -148,3 +149,47 @@ def test_the_packed_archive_of_the_corpus_gives_its_samples(corpus):
     assert (kinds.count("image"), kinds.count("text"), kinds.count("audio")) == (24, 24, 8)
     assert {d.licence for d in documents} == {"GPL-2"}
     assert io.BytesIO(documents[0].parts[1].read()).read(4) == b"\x89PNG"
+
+
+def sparse_member(name: str, real: int) -> bytes:
+    """The GNU header of a member that has no bytes, and says that it has `real`."""
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"%011o\0" % real
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def test_sparse_members_are_over_the_limit_and_the_others_are_read(tmp_path):
+    whole = tar(("ok.txt", b"x"))
+    data = b"".join(sparse_member(f"{i}.txt", 4_000_000) for i in range(3)) + whole
+    documents, dropped, _ = read(tmp_path, data)
+    assert [texts(d) for d in documents] == [["x"]]
+    assert [(d.uri, d.reason, d.detail) for d in dropped] == [
+        (f"a.tar#{i}.txt", "over limit", "a sparse file") for i in range(3)
+    ]
+
+
+def test_a_member_of_less_than_nothing_ends_the_archive(tmp_path):
+    info = tarfile.TarInfo("../again.txt")  # is not read, and the next member would be itself
+    info.size = -512
+    data = tar(("ok.txt", b"x"))[:1024] + info.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024
+    write(tmp_path, {"a.tar": data})
+    reading = open_source("t", "webdataset", tmp_path)
+    found = list(itertools.islice(reading.read(reading.inputs()[0]), 10))
+    assert [texts(d) for d in found[:1]] == [["x"]] and [d.reason for d in found[1:]] == ["cannot decode"]
+
+
+def test_a_quality_that_is_no_number_is_left_out_of_the_facts(tmp_path):
+    facts = b'{"quality.score": "high", "quality.other": 0.5, "title": "T"}'
+    [document], dropped, _ = read(tmp_path, tar(("k.txt", b"x"), ("k.json", facts)))
+    assert document.metadata == {"quality.other": "0.5", "title": "T"} and not dropped
+
+
+def test_facts_with_lone_surrogates_cost_only_themselves(tmp_path):
+    facts = json.dumps({"licence": "\ud800"})
+    for data in (facts.encode(), b"\xff\xfe" + facts.encode("utf-16-le"), b'{"licence": "\xed\xa0\x80"}'):
+        [document], [line], _ = read(tmp_path, tar(("k.txt", b"x"), ("k.json", data)))
+        assert (document.licence, line.uri, line.reason) == ("", "a.tar#k.json", "cannot decode")
