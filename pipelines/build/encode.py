@@ -45,6 +45,9 @@ _BATCH = 16
 _LONG_TEXT = 256  # tokens; the ends of sentences are places to cut a text that is longer than a row
 _BATCH_SAMPLES = 16_000 * 120  # of sound, in one batch
 
+# Reasons for which a whole document is left out, with one line of the ledger beside those of its parts.
+_A_PART_FAILED, _NO_PART_LEFT = "a part failed", "no part left"
+
 LoadCodec = Callable[[str], Codec]
 
 
@@ -106,6 +109,11 @@ def describe_codecs(call: Call) -> dict[str, dict[str, Any]]:
             "frames": getattr(codec, "frames", True),
         }
     return specs
+
+
+def documents_read(counts: Counts) -> int:
+    """How many documents a unit with these counts read."""
+    return counts["samples"] + sum(counts["dropped"].get(reason, 0) for reason in (_A_PART_FAILED, _NO_PART_LEFT))
 
 
 def encode(call: Call, unit: Unit, folder: Path) -> Counts:
@@ -285,10 +293,10 @@ def _sample(document: Document, verdict: Verdict, jobs: list[_Job], settings: En
     good = [job for job in jobs if job.failure is None]
     if len(good) < len(jobs) and settings.on_bad_part == "drop_document":
         return Dropped(
-            document.source, document.uri, "encode", "a part failed", f"{len(jobs) - len(good)} of {len(jobs)}"
+            document.source, document.uri, "encode", _A_PART_FAILED, f"{len(jobs) - len(good)} of {len(jobs)}"
         )
     if not good:
-        return Dropped(document.source, document.uri, "encode", "no part left", f"{len(jobs)} failed")
+        return Dropped(document.source, document.uri, "encode", _NO_PART_LEFT, f"{len(jobs)} failed")
     return Sample(
         id=document.id,
         cluster=verdict.cluster,

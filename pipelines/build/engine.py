@@ -192,7 +192,7 @@ def _scratch(out: Path, explain: bool) -> Iterator[Path]:
 
 def _close(report: BuildReport, out: Path, seconds: float) -> BuildReport:
     report.seconds = round(seconds, 3)
-    report.documents_per_second = round(report.total("documents") / max(seconds, 1e-9), 3)
+    report.documents_per_second = report.pace()
     write_json(out / "report.json", report.to_json())
     write_build_page(out)
     return report
