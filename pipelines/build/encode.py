@@ -26,6 +26,7 @@ from mmdata.shards import encode_sample
 from pipelines.build.ledger import write_dropped
 from pipelines.build.media import AsResized, Decoded, MediaSettings, decode, to_pcm
 from pipelines.build.recipe import SOFT
+from pipelines.build.spent import SPENT
 from pipelines.build.stages import Verdict, poisoned, read_kept
 from pipelines.build.units import Counts, Unit
 from pipelines.build.worker import Call
@@ -118,6 +119,7 @@ def documents_read(counts: Counts) -> int:
 
 def encode(call: Call, unit: Unit, folder: Path) -> Counts:
     """Encode the documents of a unit; samples, kept media and ledger lines into `folder`."""
+    SPENT.begin()
     args: EncodeArgs = unit.args
     documents = list(read_kept(args.documents, args.curated, args.verdicts, args.root))
     jobs = [_jobs(i, document, verdict) for i, (document, verdict) in enumerate(documents)]
@@ -135,7 +137,8 @@ def encode(call: Call, unit: Unit, folder: Path) -> Counts:
             writer.write(sample)
             counts.update(_count(sample))
     codes = {kind: counts[kind] for kind in ("text", "image", "audio", "video")}
-    return {"samples": writer.count, "codes": codes, "soft": counts["soft"], "dropped": write_dropped(folder, dropped)}
+    found = {"samples": writer.count, "codes": codes, "soft": counts["soft"], "cpu_seconds": SPENT.seconds()}
+    return {**found, "dropped": write_dropped(folder, dropped)}
 
 
 def _jobs(number: int, document: Document, verdict: Verdict) -> list[_Job]:
@@ -170,7 +173,7 @@ def _decoded(jobs: list[_Job], call: Call, unit: Unit, settings: EncodeSettings)
             _decode(job, call, unit, settings)
             yield job
         return
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(_THREADS, initializer=SPENT.join) as pool:
         waiting: deque[tuple[_Job, Future[None] | None]] = deque()
         rest = iter(jobs)
         while True:
@@ -196,7 +199,7 @@ def _decode(job: _Job, call: Call, unit: Unit, settings: EncodeSettings) -> None
         job.failure = poisoned(unit, uri, call.skip[job.key])
         return
     try:
-        job.decoded = decode(job.part, settings.media)
+        job.decoded = _timed_decode(job.part, settings.media)
         job.shape = job.decoded.media[0].shape if job.decoded.media else ()
     except MediaError as error:
         if error.reason == OUT_OF_MEMORY:
@@ -206,6 +209,13 @@ def _decode(job: _Job, call: Call, unit: Unit, settings: EncodeSettings) -> None
         _raise_if_ours(error, call)
         reason = OUT_OF_MEMORY if isinstance(error, MemoryError) else "cannot decode"
         job.failure = Dropped(unit.source, uri, "decode", reason, f"{type(error).__name__}: {one_line(error)}")
+
+
+def _timed_decode(part: Part, settings: MediaSettings) -> Decoded:
+    if part.kind == "text":  # it is decoded already
+        return decode(part, settings)
+    with SPENT.in_thread(f"decode {part.kind}"):
+        return decode(part, settings)
 
 
 class _Batches:
@@ -223,8 +233,10 @@ class _Batches:
 
     def encode_text(self, job: _Job) -> None:
         assert job.part.text is not None
+        codec = self.codec("text")
         try:
-            job.codes = [self.codec("text").encode(job.part.text)]
+            with SPENT.in_thread("encode text"):
+                job.codes = [codec.encode(job.part.text)]
         except ValueError as error:
             self._fail(job, error)
 
@@ -250,7 +262,8 @@ class _Batches:
         self._call.at(row[0][0].key)
         codec = self.codec(key[0])
         try:
-            found = codec.encode_batch([medium for _, _, medium in row])
+            with SPENT.in_process(f"encode {key[0]}"):
+                found = codec.encode_batch([medium for _, _, medium in row])
         except Exception as error:
             _raise_if_ours(error, self._call)
             found = self._one_by_one(codec, row)

@@ -35,7 +35,8 @@ class SourceReport:
 @dataclass
 class StageReport:
     """Units of one stage of one source: how many there are, how many run, and why. `seconds`: what workers spent
-    on all of them, in this build or an earlier one.
+    on all of them, in this build or an earlier one. `cpu_seconds`: what of it went into decoding and into codecs, by
+    kind ("decode image", "encode text"); only encode says so.
 
     Of a build that is only explained: `maybe` more run if what comes before them comes out otherwise than last time;
     `about`: how many shards there are is known once the samples are.
@@ -47,6 +48,7 @@ class StageReport:
     stale: int
     why: str = ""
     seconds: float = 0.0
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
     maybe: int = 0
     about: bool = False
 

@@ -289,7 +289,16 @@ def _time(report: dict[str, Any]) -> str:
         pace = f"{documents[stage] / spent:,.1f}" if spent and stage in documents else ""
         rows.append((stage, f"{units[stage]:,}", f"{ran[stage]:,}", read, f"{spent:,.1f}", _share(spent, total), pace))
     names = ("stage", "units", "run now", "documents", "seconds of workers", "share", "documents/s of a worker")
-    return _table(names, rows)
+    return _table(names, rows) + _steps(report, seconds["encode"])
+
+
+def _steps(report: dict[str, Any], encode: float) -> str:
+    """What of the seconds of encode went into decoding and into codecs."""
+    steps: Counter[str] = Counter()
+    for row in report["stages"]:
+        steps.update(row["cpu_seconds"])
+    rows = [(step, f"{spent:,.1f}", _share(spent, encode)) for step, spent in steps.most_common()]
+    return "<p>Of encode:</p>" + _table(("step", "CPU seconds", "of encode"), rows) if rows else ""
 
 
 def _share(part: float, whole: float) -> str:
