@@ -192,7 +192,7 @@ def reported(source: BuildSource) -> SourceReport:
 def _remaining(source: BuildSource) -> dict[str, int]:
     """How many documents are left after each stage, in the order of the stages."""
     counts = {stage: [marker["counts"] for marker in markers] for stage, markers in source.markers.items()}
-    left = {
+    left: dict[str, int] = {
         stage: sum(of_unit["documents"] for of_unit in counts[stage])
         for stage in ("ingest", "curate", "decontaminate")
         if stage in counts

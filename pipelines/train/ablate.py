@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -154,7 +154,7 @@ def _of_mixture(run: Run, weights: Mapping[str, Fraction], seed: int) -> Run:
     return replace(run, settings=run.settings.model_copy(update={"stage": [stage], "seed": seed}))
 
 
-def _learnt(run: Run, folder: Path) -> Iterator[int]:
+def _learnt(run: Run, folder: Path) -> Generator[int, None, None]:
     """Tokens that count in the loss of each batch that the run learns from, as the trainer counts them: without end."""
     # Each process reads all rows and so counts the same. What cannot be read training will leave out by itself, and
     # say so; what it has left out before is left out here.
