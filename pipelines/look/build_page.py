@@ -21,6 +21,7 @@ import numpy as np
 import mmdata
 from mmdata.catalog import read_catalog
 from mmdata.commit import write_bytes
+from mmdata.manifest import MANIFEST
 from tokenizer.item import KINDS
 
 MEDIA = KINDS[1:5]
@@ -113,8 +114,9 @@ def _read_catalogs(folder: Path) -> _Catalogs:
 
 
 def _shards(folder: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """(source, these columns of the catalog of one shard)."""
-    for name, source in mmdata.open(folder).sources.items():
+    """(source, these columns of the catalog of one shard); nothing of a build that kept nothing."""
+    sources = mmdata.open(folder).sources if (folder / MANIFEST).exists() else {}
+    for name, source in sources.items():
         for shard in source.manifest.shards:
             yield name, read_catalog([source.folder / shard.catalog], list(columns))
 
