@@ -13,6 +13,8 @@ the same two cores with nothing else on them:
 The share is (sum of their core seconds) / (seconds of the build by the clock) / 2 cores: 100 % would be a build that
 does nothing but call them. The clock runs from the start of the process to its end: imports, compilation, ingestion,
 digests, shuffle and writing are in it. The build and the limits take turns; the medians of the rounds count.
+Each library has a line of its own beside the step of the encode stage that does its work, of the build's own report
+(texts to ids; a JPEG or a FLAC to an array; arrays to codes, the codec's compilation included), both in CPU seconds.
 
 scale: builds of generated texts (100 words), without media, so that all but the tokenizer's work is the pipeline's own.
 A line each: seconds by the clock and CPU seconds a document, start of the processes included and left out (that of a
@@ -48,6 +50,13 @@ LIMITS = {
     "PyAV": "audio",
     "image network": "image",
     "audio network": "audio",
+}
+STEPS = {  # what of a build's encode stage does the work of each library
+    "sentencepiece": "encode text",
+    "Pillow": "decode image",
+    "image network": "encode image",
+    "PyAV": "decode audio",
+    "audio network": "encode audio",
 }
 SAMPLED = {"image": 256, "audio": 24, "text": 1_000_000}  # items that a limit is taken on; their time is scaled
 CORES = 2
@@ -139,15 +148,17 @@ def _pss(pid: int) -> int:
     return int(words[words.index("Pss:") + 1]) * 1024
 
 
-def limit_seconds(folder: Path, counts: dict[str, int]) -> dict[str, float]:
-    """Core seconds that each library takes for all items: by the clock, of two processes at a time."""
-    seconds = {}
+def limit_seconds(folder: Path, counts: dict[str, int]) -> dict[str, dict[str, float]]:
+    """Core seconds that each library takes for all items, of two processes at a time: {"libraries": by the clock,
+    "libraries_cpu": of the CPU}."""
+    seconds: dict[str, dict[str, float]] = {"libraries": {}, "libraries_cpu": {}}
     cores = sorted(os.sched_getaffinity(0))[-CORES:]
     for what, kind in LIMITS.items():
         job = {"what": what, "codec": CODECS[kind], "folder": str(folder), "most": SAMPLED[kind]}
         with ThreadPoolExecutor(CORES) as pool:
             found = list(pool.map(lambda core, job=job: ask("build_job.py", {**job, "core": core}), cores))  # type: ignore[misc]
-        seconds[what] = counts[kind] * statistics.mean(each["seconds"] / each["items"] for each in found)
+        for name, clock in (("libraries", "seconds"), ("libraries_cpu", "cpu_seconds")):
+            seconds[name][what] = counts[kind] * statistics.mean(each[clock] / each["items"] for each in found)
     return seconds
 
 
@@ -164,7 +175,7 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
         file = recipe(folder, ["texts", "pictures", "sounds"])
         for _ in range(args.rounds):
             libraries = limit_seconds(folder, counts)
-            rounds.append({"libraries": libraries, **run_build(file, folder / "out")})
+            rounds.append({**libraries, **run_build(file, folder / "out")})
             print_round(rounds[-1])
     return {"counts": counts, "rounds": rounds, "share": statistics.median(map(share, rounds))}
 
@@ -173,20 +184,32 @@ def share(found: dict[str, Any]) -> float:
     return float(sum(found["libraries"].values()) / found["wall"] / CORES)
 
 
+def by_library(found: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Of each library: the CPU seconds that it takes `alone`, those that the `build` spent in that step, `share` of the
+    first in the second."""
+    spent: dict[str, float] = {}
+    for row in found["report"]["stages"]:
+        for step, seconds in row["cpu_seconds"].items():
+            spent[step] = spent.get(step, 0.0) + seconds
+    return {
+        library: {"alone": alone, "build": spent[STEPS[library]], "share": alone / spent[STEPS[library]]}
+        for library, alone in found["libraries_cpu"].items()
+    }
+
+
 def print_round(found: dict[str, Any]) -> None:
-    spent: dict[tuple[str, str], float] = {(s["stage"], s["source"]): s["seconds"] for s in found["report"]["stages"]}
-    libraries = found["libraries"]
-    of = {"texts": ("sentencepiece",), "pictures": ("Pillow", "image network"), "sounds": ("PyAV", "audio network")}
-    print(f"{'stage':14} {'source':10} {'core s':>8} {'libraries':>10} {'share':>7}")
-    for (stage, source), seconds in sorted(spent.items(), key=lambda entry: -entry[1]):
-        if seconds < 0.05:
-            continue
-        limit = sum(libraries[name] for name in of.get(source, ())) if stage == "encode" else 0.0
-        words = f"{limit:10.1f} {100 * limit / seconds:6.1f}%" if limit else ""
-        print(f"{stage:14} {source:10} {seconds:8.1f} {words}")
-    idle = CORES * found["wall"] - sum(spent.values())
-    print(f"{'start, waiting, the supervisor':25} {idle:8.1f}")
-    print("libraries: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in libraries.items()))
+    stages = found["report"]["stages"]
+    print(f"{'step':14} {'library':14} {'build':>9} {'library':>9} {'share':>7}   (CPU seconds)")
+    for library, row in by_library(found).items():
+        numbers = f"{row['build']:9.2f} {row['alone']:9.2f} {100 * row['share']:6.1f}%"
+        print(f"{STEPS[library]:14} {library:14} {numbers}")
+    print(f"{'stage':14} {'source':14} {'build':>9}   (core seconds; CPU seconds of its steps)")
+    for row in sorted(stages, key=lambda row: -row["seconds"]):
+        if row["seconds"] >= 0.05:
+            within = ", ".join(f"{step} {spent:.1f}" for step, spent in row["cpu_seconds"].items())
+            print(f"{row['stage']:14} {row['source']:14} {row['seconds']:9.2f}" + (f"   ({within})" if within else ""))
+    idle = CORES * found["wall"] - sum(row["seconds"] for row in stages)
+    print(f"{'start, waiting, the supervisor':29} {idle:9.2f}")
     print(
         f"the build: {found['wall']:.1f} s by the clock, {found['cpu']:.1f} CPU s, at most"
         f" {found['peak_bytes'] / 1e9:.2f} GB; the libraries are {100 * share(found):.1f} % of {CORES} cores\n",

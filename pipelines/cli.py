@@ -6,6 +6,7 @@ says what, which and the fix. Imports of the work itself are inside the commands
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json as json_words
 import os
@@ -360,21 +361,32 @@ def train(
 def ablate(
     run: Annotated[Path, typer.Argument(help="The run file (docs/files.md), of one stage.")],
     vary: Annotated[list[str], typer.Option(help="SOURCE=SHARE,SHARE,...: shares of the tokens to try (repeatable).")],
-    out: Annotated[Path, typer.Option(help="Folder of the trainings. The same command again goes on.")],
-    steps: Annotated[int, typer.Option(help="Steps of each training; 0: the run's.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the trainings; else runs/ablate/NAME of the run. The same command again goes on."),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Steps of the first training, whose tokens the others learn too; 0: the run's.")
+    ] = 0,
+    tokens: Annotated[
+        int, typer.Option(min=0, help="Instead of steps: tokens that count in the loss, of each training.")
+    ] = 0,
     seeds: Annotated[int, typer.Option(help="Trainings a mixture, with a seed each: shows what is noise.")] = 1,
     json: Json = False,
 ) -> None:
-    """Train the run on several mixtures of its sources and compare their validation loss by kind."""
+    """Train the run on several mixtures of its sources, as many tokens of each, and compare validation loss by kind."""
     from dataclasses import asdict
 
     from pipelines.look.ablation_page import print_ablation, write_ablation_page
     from pipelines.train.ablate import ablate as run_ablation
     from pipelines.train.ablate import parse_shares
 
-    points = run_ablation(run, out, parse_shares(vary), steps=steps, seeds=seeds)
-    write_ablation_page(points, out)
-    _say(json, [asdict(point) for point in points], lambda: print_ablation(points, out))
+    folder = out or Path("runs") / "ablate" / run.resolve().name.removesuffix(".toml")
+    # With --json stdout is for the answer: what each training says when it ends goes to stderr.
+    with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
+        points = run_ablation(run, folder, parse_shares(vary), steps=steps, seeds=seeds, tokens=tokens)
+    write_ablation_page(points, folder)
+    _say(json, [asdict(point) for point in points], lambda: print_ablation(points, folder))
 
 
 @app.command()

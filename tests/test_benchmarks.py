@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import sys
 import wave
 from pathlib import Path
@@ -127,3 +128,31 @@ def test_the_encode_stage_lasts_from_its_first_unit_to_its_last_marker(
         marker.write_text(json.dumps({"seconds": ended - begun}))
         os.utime(marker, (ended, ended))
     assert executors.encode_seconds(tmp_path) == 9.5
+
+
+def test_the_build_benchmark_sets_each_library_beside_the_step_that_does_its_work(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("benchmarks_build", root / "benchmarks" / "build.py")
+    assert spec is not None and spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    assert set(bench.STEPS) == set(bench.LIMITS)
+    steps = {"encode text": 4.0, "decode image": 5.0, "encode image": 20.0, "decode audio": 2.0, "encode audio": 10.0}
+    stages = [{"stage": "encode", "source": "all of it", "seconds": 50.0, "cpu_seconds": steps}]
+    libraries = {"sentencepiece": 3.0, "Pillow": 4.0, "PyAV": 1.0, "image network": 18.0, "audio network": 5.0}
+    found = {
+        "libraries": {name: 2 * seconds for name, seconds in libraries.items()},
+        "libraries_cpu": libraries,
+        "report": {"stages": stages},
+        "wall": 31.0,
+        "cpu": 55.0,
+        "peak_bytes": 1,
+    }
+    assert {name: row["share"] for name, row in bench.by_library(found).items()} == {
+        "sentencepiece": 0.75, "Pillow": 0.8, "PyAV": 0.5, "image network": 0.9, "audio network": 0.5
+    }  # fmt: skip
+    bench.print_round(found)
+    printed = capsys.readouterr().out
+    assert re.search(r"decode image +Pillow +5\.00 +4\.00 +80\.0%", printed) and "are 100.0 % of 2 cores" in printed

@@ -31,6 +31,7 @@ from mmdata.shards import encode_sample
 from pipelines.build.ledger import LedgerWriter
 from pipelines.build.media import AsResized, Decoded, MediaSettings, decode, original, to_pcm
 from pipelines.build.recipe import SOFT
+from pipelines.build.spent import SPENT
 from pipelines.build.stages import Verdict, poisoned, read_kept
 from pipelines.build.units import Counts, Unit
 from pipelines.build.worker import Call
@@ -52,6 +53,9 @@ _BATCH_SAMPLES = 16_000 * 120  # of sound, in one batch
 # Documents that are in memory at a time with their codes: more than a default unit has, so that its batches are full.
 _WINDOW_BYTES, _WINDOW_DOCUMENTS = 64 << 20, 1024
 _HELD_BYTES = 512 << 20  # decoded media that wait for others of their shape
+
+# Reasons for which a whole document is left out, with one line of the ledger beside those of its parts.
+_A_PART_FAILED, _NO_PART_LEFT = "a part failed", "no part left"
 
 LoadCodec = Callable[[str], Codec]
 
@@ -122,8 +126,14 @@ def describe_codecs(call: Call) -> dict[str, dict[str, Any]]:
     return specs
 
 
+def documents_read(counts: Counts) -> int:
+    """How many documents a unit with these counts read."""
+    return counts["samples"] + sum(counts["dropped"].get(reason, 0) for reason in (_A_PART_FAILED, _NO_PART_LEFT))
+
+
 def encode(call: Call, unit: Unit, folder: Path) -> Counts:
     """Encode the documents of a unit; samples, kept media and ledger lines into `folder`."""
+    SPENT.begin()
     args: EncodeArgs = unit.args
     settings, batches = args.settings, _Batches(call, unit, args.settings)
     kept = read_kept(args.documents, args.curated, args.verdicts, args.root)
@@ -150,7 +160,8 @@ def encode(call: Call, unit: Unit, folder: Path) -> Counts:
                 writer.write(sample)
                 counts.update(_count(sample))
     codes = {kind: counts[kind] for kind in ("text", "image", "audio", "video")}
-    return {"samples": writer.count, "codes": codes, "soft": counts["soft"], "dropped": ledger.counts}
+    found = {"samples": writer.count, "codes": codes, "soft": counts["soft"], "cpu_seconds": SPENT.seconds()}
+    return {**found, "dropped": ledger.counts}
 
 
 def _twice(rows: Iterator[_Row]) -> tuple[Iterator[_Row], Iterator[_Row]]:
@@ -220,7 +231,7 @@ def _decoded(jobs: Iterator[_Job], call: Call, unit: Unit, settings: EncodeSetti
             _decode(job, call, unit, settings)
             yield job
         return
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(_THREADS, initializer=SPENT.join) as pool:
         waiting: deque[tuple[_Job, Future[None] | None]] = deque()
         while True:
             while len(waiting) < _AHEAD and (new := next(jobs, None)) is not None:
@@ -245,7 +256,7 @@ def _decode(job: _Job, call: Call, unit: Unit, settings: EncodeSettings) -> None
         job.failure = poisoned(unit, uri, call.skip[job.key])
         return
     try:
-        job.decoded = decode(job.part, settings.media, job.digest)
+        job.decoded = _timed_decode(job, settings.media)
         job.shape = job.decoded.media[0].shape if job.decoded.media else ()
     except MediaError as error:
         if error.reason == OUT_OF_MEMORY:
@@ -255,6 +266,13 @@ def _decode(job: _Job, call: Call, unit: Unit, settings: EncodeSettings) -> None
         _raise_if_ours(error, call)
         reason = OUT_OF_MEMORY if isinstance(error, MemoryError) else "cannot decode"
         job.failure = Dropped(unit.source, uri, "decode", reason, f"{type(error).__name__}: {one_line(error)}")
+
+
+def _timed_decode(job: _Job, settings: MediaSettings) -> Decoded:
+    if job.part.kind == "text":  # it is decoded already
+        return decode(job.part, settings, job.digest)
+    with SPENT.in_thread(f"decode {job.part.kind}"):
+        return decode(job.part, settings, job.digest)
 
 
 class _Batches:
@@ -273,8 +291,10 @@ class _Batches:
 
     def encode_text(self, job: _Job) -> None:
         assert job.part.text is not None
+        codec = self.codec("text")
         try:
-            job.codes = [self.codec("text").encode(job.part.text)]
+            with SPENT.in_thread("encode text"):
+                job.codes = [codec.encode(job.part.text)]
         except ValueError as error:
             self._fail(job, error)
 
@@ -304,7 +324,8 @@ class _Batches:
         self._call.at(row[0][0].key)
         codec = self.codec(key[0])
         try:
-            found = codec.encode_batch([medium for _, _, medium in row])
+            with SPENT.in_process(f"encode {key[0]}"):
+                found = codec.encode_batch([medium for _, _, medium in row])
         except Exception as error:
             _raise_if_ours(error, self._call)
             found = self._one_by_one(codec, row)
@@ -350,10 +371,10 @@ def _sample(document: Document, verdict: Verdict, jobs: list[_Job], settings: En
     good = [job for job in jobs if job.failure is None]
     if len(good) < len(jobs) and settings.on_bad_part == "drop_document":
         return Dropped(
-            document.source, document.uri, "encode", "a part failed", f"{len(jobs) - len(good)} of {len(jobs)}"
+            document.source, document.uri, "encode", _A_PART_FAILED, f"{len(jobs) - len(good)} of {len(jobs)}"
         )
     if not good:
-        return Dropped(document.source, document.uri, "encode", "no part left", f"{len(jobs)} failed")
+        return Dropped(document.source, document.uri, "encode", _NO_PART_LEFT, f"{len(jobs)} failed")
     return Sample(
         id=document.id,
         cluster=verdict.cluster,

@@ -218,7 +218,7 @@ def _peak(pool: Executor, held_before: int) -> int:
 
 def _close(report: BuildReport, out: Path, begun: float, peak: Callable[[], int]) -> None:
     report.seconds = round(time.monotonic() - begun, 3)
-    report.documents_per_second = round(report.total("documents") / max(report.seconds, 1e-9), 3)
+    report.documents_per_second = report.pace()
     report.peak_bytes = peak()
     write_json(out / "report.json", report.to_json())
     write_build_page(out, peak)

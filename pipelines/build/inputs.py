@@ -12,6 +12,7 @@ from typing import Any
 
 from mmdata.errors import UserError
 from mmdata.remote import url_of
+from pipelines.build.encode import documents_read
 from pipelines.build.recipe import Recipe, SourceEntry
 from pipelines.build.report import SourceReport
 from pipelines.build.settings import limits_of
@@ -185,7 +186,8 @@ def reported(source: BuildSource) -> SourceReport:
     for _, dropped in source.judged.values():
         for reason, count in dropped.items():
             report.dropped[reason] = report.dropped.get(reason, 0) + count
-    report.documents = sum(m["counts"]["documents"] for m in source.markers.get("ingest", []))
+    report.remaining = _remaining(source)
+    report.documents = report.remaining["ingest"]
     for marker in source.markers.get("encode", []):
         report.soft += marker["counts"]["soft"]
         for kind, count in marker["counts"]["codes"].items():
@@ -196,3 +198,16 @@ def reported(source: BuildSource) -> SourceReport:
     report.samples = report.train + report.validation
     report.bytes = sum(m["counts"]["bytes"] for m in source.markers.get("finish", []))
     return report
+
+
+def _remaining(source: BuildSource) -> dict[str, int]:
+    """How many documents are left after each stage, in the order of the stages."""
+    counts = {stage: [marker["counts"] for marker in markers] for stage, markers in source.markers.items()}
+    left: dict[str, int] = {
+        stage: sum(of_unit["documents"] for of_unit in counts[stage])
+        for stage in ("ingest", "curate", "decontaminate")
+        if stage in counts
+    }
+    if "sign" in counts:  # there was a dedup, a unit of all sources: what encode read is what it left
+        left["dedup"] = sum(map(documents_read, counts["encode"]))
+    return left | {stage: sum(of_unit["samples"] for of_unit in counts[stage]) for stage in ("encode", "shuffle")}

@@ -6,13 +6,14 @@ and units, into OUT/ledger/<source>.jsonl. So the ledger too is the same bytes f
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mmdata.commit import write_bytes
+from mmdata.commit import commit, temporary, writing
 from pipelines.build.units import LineWriter, read_lines
 from pipelines.ingest.document import Dropped
 
@@ -50,12 +51,15 @@ def write_dropped(folder: Path, dropped: Iterable[Dropped]) -> dict[str, int]:
     return ledger.counts
 
 
-def write_ledger(path: Path, folders: Iterable[Path]) -> int:
-    """Join the lines of the units' output folders, in their order, into `path`; returns how many."""
-    data = b"".join((folder / DROPPED).read_bytes() for folder in folders if (folder / DROPPED).exists())
+def write_ledger(path: Path, folders: Iterable[Path]) -> None:
+    """Join the lines of the units' output folders, in their order, into `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, data)
-    return data.count(b"\n")
+    with writing(path), temporary(path).open("wb") as ledger:
+        for folder in folders:
+            if (folder / DROPPED).exists():
+                with (folder / DROPPED).open("rb") as lines:
+                    shutil.copyfileobj(lines, ledger)
+    commit(temporary(path), path)
 
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:

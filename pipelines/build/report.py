@@ -21,6 +21,7 @@ class SourceReport:
     input_bytes: int = 0
     units: int = 0
     documents: int = 0
+    remaining: dict[str, int] = field(default_factory=dict)  # documents that are left after each stage, in their order
     samples: int = 0
     train: int = 0
     validation: int = 0
@@ -36,7 +37,8 @@ class SourceReport:
 @dataclass
 class StageReport:
     """Units of one stage of one source: how many there are, how many run, and why. `seconds`: what workers spent
-    on all of them, in this build or an earlier one.
+    on all of them, in this build or an earlier one. `cpu_seconds`: what of it went into decoding and into codecs, by
+    kind ("decode image", "encode text"); only encode says so.
 
     Of a build that is only explained: `maybe` more run if what comes before them comes out otherwise than last time;
     `about`: how many shards there are is known once the samples are.
@@ -48,20 +50,25 @@ class StageReport:
     stale: int
     why: str = ""
     seconds: float = 0.0
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
     maybe: int = 0
     about: bool = False
 
 
 @dataclass
 class BuildReport:
-    """The whole build. `dry_run`: nothing was written and only inputs, bytes, units and a sample are known."""
+    """The whole build. `dry_run`: nothing was written and only inputs, bytes, units and a sample are known.
+
+    `documents_per_second`: of all documents, by the clock; None where units of an earlier run stand, whose seconds are
+    not in `seconds`.
+    """
 
     out: str
     sources: list[SourceReport]
     stages: list[StageReport] = field(default_factory=list)
     workers: int = 0
     seconds: float = 0.0
-    documents_per_second: float = 0.0
+    documents_per_second: float | None = None
     peak_bytes: int = 0
     dry_run: bool = False
     evaluation: dict[str, Any] = field(default_factory=dict)  # `by_benchmark`, where there is [decontaminate]
@@ -73,6 +80,20 @@ class BuildReport:
 
     def total(self, name: str) -> int:
         return sum(getattr(source, name) for source in self.sources)
+
+    def pace(self) -> float | None:
+        """`documents_per_second`, once `seconds` are known."""
+        whole = all(stage.stale == stage.units for stage in self.stages)
+        return round(self.total("documents") / max(self.seconds, 1e-9), 3) if whole else None
+
+    @property
+    def remaining(self) -> dict[str, int]:
+        """Documents that are left after each stage, of all sources."""
+        total: dict[str, int] = {}
+        for source in self.sources:
+            for stage, count in source.remaining.items():
+                total[stage] = total.get(stage, 0) + count
+        return total
 
     @property
     def codes(self) -> dict[str, int]:
@@ -98,6 +119,7 @@ class BuildReport:
         return {
             **asdict(self),
             "documents": self.total("documents"),
+            "remaining": self.remaining,
             "samples": self.total("samples"),
             "codes": self.codes,
             "dropped": self.dropped,
@@ -132,6 +154,10 @@ def print_report(report: BuildReport) -> None:
         return
     console.print(_table(report))
     console.print(f"tokens by kind; train {report.total('train'):,} samples, validation {report.total('validation'):,}")
+    console.print(
+        "documents after " + ", ".join(f"{stage} {count:,}" for stage, count in report.remaining.items()),
+        soft_wrap=True,
+    )
     for reason, count in report.dropped.items():
         console.print(f"  left out: {count:,} {reason}")
     print_by_benchmark(console, report.evaluation)
@@ -144,9 +170,10 @@ def print_report(report: BuildReport) -> None:
         console.print(f"  soft items: {report.total('soft'):,}")
     if not report.units_run:
         console.print("nothing had changed; no unit was run again")
+    pace = "" if report.documents_per_second is None else f"{report.documents_per_second:,.1f} documents/s, "
     console.print(
         f"{report.total('documents'):,} documents in, {report.total('samples'):,} kept, in {report.seconds:.1f} s"
-        f" ({report.documents_per_second:,.1f} documents/s, {report.workers} workers,"
+        f" ({pace}{report.workers} workers,"
         f" peak memory {report.peak_bytes / 1e9:.2f} GB)",
         soft_wrap=True,
     )

@@ -43,7 +43,11 @@ class Runner:
         markers = {owner: [_marker(unit) for unit in row] for owner, row in units.items()}
         for owner, row in units.items():
             seconds = round(sum(marker["seconds"] for marker in markers[owner]), 3)
-            self.rows.append(StageReport(stage, owner, len(row), len(waiting[owner]), why[owner], seconds))
+            found = StageReport(stage, owner, len(row), len(waiting[owner]), why[owner], seconds)
+            for marker in markers[owner]:
+                for step, spent in marker["counts"].get("cpu_seconds", {}).items():
+                    found.cpu_seconds[step] = round(found.cpu_seconds.get(step, 0.0) + spent, 4)
+            self.rows.append(found)
         return markers
 
     def _run(self, stage: str, units: list[Unit]) -> None:

@@ -19,13 +19,14 @@ _STEP, _HEIGHT = 130, 220
 def print_ablation(points: Sequence[Point], out: Path) -> None:
     """A row a mixture: validation loss by kind, the lowest of each kind marked; with seeds, how far they lie apart."""
     kinds = _kinds(points)
-    table = plain_table("mixture", *kinds)
+    table = plain_table("mixture", *kinds, "tokens", "steps")
     lowest = {kind: min(point.loss[kind] for point in points) for kind in kinds}
     for point in points:
-        table.add_row(mixture_words(point), *(_cell(point, kind, lowest[kind]) for kind in kinds))
+        losses = (_cell(point, kind, lowest[kind]) for kind in kinds)
+        table.add_row(mixture_words(point), *losses, _each(point.tokens), _each(point.steps))
     console().print(table)
     console().print(
-        f"validation loss, nats a token; * the lowest. {points[0].tokens:,} tokens each."
+        f"validation loss, nats a token; * the lowest. {budget_words(points)}"
         f" A difference within the spread of seeds is none. Page: {out / 'ablation.html'}"
     )
 
@@ -33,20 +34,21 @@ def print_ablation(points: Sequence[Point], out: Path) -> None:
 def write_ablation_page(points: Sequence[Point], out: Path) -> Path:
     """Write OUT/ablation.html; returns its path."""
     kinds = _kinds(points)
-    lead = f"{len(points)} mixtures, {points[0].tokens:,} tokens each; loss on the validation split, nats a token."
+    lead = f"{len(points)} mixtures; loss on the validation split, nats a token. {budget_words(points)}"
     rows = "".join(
         f"<tr><td>{html.escape(mixture_words(point))}"
         + "".join(
             f"<td>{point.loss[kind]:.4f}" + (f" ± {point.spread[kind] / 2:.4f}" if point.spread[kind] else "")
             for kind in kinds
         )
+        + f"<td>{_each(point.tokens)}<td>{_each(point.steps)}"
         + f"<td class=words>{html.escape(', '.join(f'{name} {weight:.3g}' for name, weight in point.weights.items()))}"
         for point in points
     )
-    head = "".join(f"<th>{kind}" for kind in kinds)
+    head = "".join(f"<th>{name}" for name in ("mixture", *kinds, "tokens", "steps", "all weights"))
     sections = {
         "Loss by kind": "".join(_plot(points, kind) for kind in kinds),
-        "Numbers": f'<div class="scroll"><table><tr><th>mixture{head}<th>all weights</tr>{rows}</table></div>',
+        "Numbers": f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>',
     }
     body = "".join(f"<h2>{name}</h2>\n{inner}\n" for name, inner in sections.items())
     page = Template((Path(__file__).parent / "page.html").read_text("utf-8"))
@@ -56,6 +58,14 @@ def write_ablation_page(points: Sequence[Point], out: Path) -> Path:
     return path
 
 
+def budget_words(points: Sequence[Point]) -> str:
+    """What is the same for all mixtures."""
+    return (
+        f"Each training learns from {points[0].budget:,} tokens that count in the loss, and stops at the first step"
+        " that reaches them."
+    )
+
+
 def mixture_words(point: Point) -> str:
     """The shares that vary: "web 0.2, books 0.1"."""
     return ", ".join(f"{source} {share:g}" for source, share in point.varied.items())
@@ -63,6 +73,12 @@ def mixture_words(point: Point) -> str:
 
 def _kinds(points: Sequence[Point]) -> list[str]:
     return [kind for kind in KINDS[1:] if all(kind in point.loss for point in points)]
+
+
+def _each(counts: Sequence[int]) -> str:
+    """Of one training or of all seeds: "1,000" or "1,000-1,003"."""
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
 
 
 def _cell(point: Point, kind: str, lowest: float) -> str:
