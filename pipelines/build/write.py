@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,14 +74,19 @@ def write(call: Call, unit: Unit, folder: Path) -> Counts:
 def _records(call: Call, args: WriteArgs, places: np.ndarray) -> Iterator[bytes]:
     """The records, which the encode stage made as they are stored."""
     folders = _folders(args)
-    files: dict[int, np.memmap[Any, Any]] = {}  # each holds a file open
-    for number, offset, length in places.tolist():
-        call.at(f"{args.split}-{args.index}")
-        if number not in files:
-            if len(files) >= _MAX_OPEN:
-                files.pop(next(iter(files)))
-            files[number] = np.memmap(folders(number) / SAMPLES, np.uint8, "r")
-        yield files[number][offset : offset + length].tobytes()
+    files: dict[int, FileIO] = {}
+    try:
+        for number, offset, length in places.tolist():
+            call.at(f"{args.split}-{args.index}")
+            if number not in files:
+                if len(files) >= _MAX_OPEN:
+                    files.pop(next(iter(files))).close()
+                files[number] = (folders(number) / SAMPLES).open("rb", buffering=0)
+            # Not mapped: all that a map has read of a source would count as this process's memory
+            yield os.pread(files[number].fileno(), length, offset)
+    finally:
+        for file in files.values():
+            file.close()
 
 
 def _rows(call: Call, args: WriteArgs, places: np.ndarray) -> pa.Table:
