@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,11 @@ def test_no_other_install_shadows_our_packages(package: str, tmp_path: Path) -> 
         f"`import {package}` finds {where}, not this project: another distribution owns that name in this environment;"
         f" uninstall it (`pip uninstall {package}`) or use a clean virtual environment"
     )
+
+
+def test_no_folder_of_tests_is_passed_over(pytestconfig: pytest.Config) -> None:
+    """pytest leaves out folders by their names, and says nothing."""
+    passed_over = pytestconfig.getini("norecursedirs")
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py")}
+    assert len(folders) > 10
+    assert not [str(f) for f in folders if any(fnmatch(part, name) for part in f.parts for name in passed_over)]

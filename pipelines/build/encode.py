@@ -13,9 +13,7 @@ import contextlib
 import errno
 import functools
 import itertools
-import json
 import math
-import struct
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,11 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from mmdata.catalog import RowFile
 from mmdata.sample import Sample
-from mmdata.shards import encode_sample
+from pipelines.build.encoded import KeptMedia, SampleWriter
 from pipelines.build.ledger import LedgerWriter
-from pipelines.build.media import AsResized, Decoded, MediaSettings, decode, original, to_pcm
+from pipelines.build.media import AsResized, Decoded, MediaSettings, decode
 from pipelines.build.recipe import SOFT
 from pipelines.build.spent import SPENT
 from pipelines.build.stages import Verdict, poisoned, read_kept
@@ -40,10 +37,6 @@ from pipelines.ingest.media import OUT_OF_MEMORY, MediaError, one_line
 from tokenizer.codec import Codec, Codes, spec_of
 from tokenizer.item import Item
 from tokenizer.video import join_frames
-
-SAMPLES, INDEX, ROWS = "samples.bin", "samples.npy", "rows.arrow"
-MEDIA, MEDIA_INDEX = "media.bin", "media.jsonl"
-INDEX_DTYPE = np.dtype([("id", "u1", 16), ("cluster", "u1", 16), ("offset", "<i8"), ("length", "<i8")])
 
 _THREADS = 2
 _AHEAD = 8  # parts decoded and not yet encoded
@@ -143,8 +136,8 @@ def encode(call: Call, unit: Unit, folder: Path) -> Counts:
     counts: Counter[str] = Counter()
     with (
         contextlib.closing(jobs) as decoded,
-        _KeptMedia(folder, settings) as media,
-        _SampleWriter(folder) as writer,
+        KeptMedia(folder, settings.keep_media, settings.media.sample_rate_hz) as media,
+        SampleWriter(folder) as writer,
         LedgerWriter(folder) as ledger,
     ):
         for window in _windows(rows):
@@ -203,13 +196,14 @@ def _jobs(document: Document, verdict: Verdict) -> list[_Job]:
     ]
 
 
-def _run(decoded: Iterable[_Job], batches: _Batches, unit: Unit, settings: EncodeSettings, kept: _KeptMedia) -> None:
+def _run(decoded: Iterable[_Job], batches: _Batches, unit: Unit, settings: EncodeSettings, kept: KeptMedia) -> None:
     """Encode the jobs of a window, in their order."""
     for job in decoded:
         if job.failure is not None:
             continue
         try:
-            kept.add(job)
+            assert job.decoded is not None
+            kept.add(job.part, job.digest, job.decoded)
         except MediaError as error:
             job.failure = Dropped(unit.source, job.part.uri, "decode", error.reason, error.detail)
             continue
@@ -439,72 +433,6 @@ def _count(sample: Sample) -> dict[str, int]:
         else:
             counts[item.kind] += item.codes.size
     return counts
-
-
-class _SampleWriter:
-    """Records one after the other, their catalog rows, and an index with their ids, clusters and places."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._file = (folder / SAMPLES).open("wb")
-        self._catalog = RowFile(folder / ROWS)
-        self._rows = bytearray()  # as INDEX_DTYPE has them
-        self._end = 0
-        self.count = 0
-
-    def write(self, sample: Sample) -> None:
-        record = encode_sample(sample)
-        self._file.write(record)
-        self._catalog.add(sample, record)
-        self._rows += struct.pack(
-            "<16s16sqq", bytes.fromhex(sample.id), bytes.fromhex(sample.cluster), self._end, len(record)
-        )
-        self._end += len(record)
-        self.count += 1
-
-    def __enter__(self) -> _SampleWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._catalog.close()
-        np.save(self._folder / INDEX, np.frombuffer(self._rows, INDEX_DTYPE))
-
-
-class _KeptMedia:
-    """The media of a unit which the recipe keeps, each digest once, in the order of the parts."""
-
-    def __init__(self, folder: Path, settings: EncodeSettings) -> None:
-        self._keep, self._rate = settings.keep_media, settings.media.sample_rate_hz
-        self._seen: set[tuple[str, str]] = set()
-        self._data = (folder / MEDIA).open("wb")
-        self._lines = (folder / MEDIA_INDEX).open("w", encoding="ascii")
-
-    def add(self, job: _Job) -> None:
-        kind, decoded = job.part.kind, job.decoded
-        key = (job.digest, kind)
-        if self._keep == "none" or kind == "text" or not job.digest or key in self._seen:
-            return
-        assert decoded is not None
-        row: dict[str, Any] = {"digest": job.digest, "kind": kind, "offset": self._data.tell()}
-        if self._keep == "original":
-            data = original(job.part, job.digest)  # raises MediaError
-        elif kind == "audio":
-            pcm = to_pcm(decoded.media[0])
-            data, row["shape"], row["sample_rate_hz"] = pcm.astype("<i2").tobytes(), pcm.shape, self._rate
-        else:
-            pixels = np.stack(decoded.media) if kind == "video" else decoded.media[0]
-            data, row["shape"], row["times"] = pixels.tobytes(), pixels.shape, decoded.times.tolist()
-        self._data.write(data)
-        self._lines.write(json.dumps({**row, "length": len(data)}) + "\n")
-        self._seen.add(key)
-
-    def __enter__(self) -> _KeptMedia:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._data.close()
-        self._lines.close()
 
 
 def _raise_if_ours(error: BaseException, call: Call) -> None:

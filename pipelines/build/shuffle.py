@@ -17,7 +17,7 @@ import numpy as np
 from mmdata.manifest import split_of
 from mmdata.media import media_shard_of
 from mmdata.shards import SPLITS
-from pipelines.build.encode import INDEX, INDEX_DTYPE, MEDIA_INDEX
+from pipelines.build.encoded import INDEX, INDEX_DTYPE, MEDIA_INDEX
 from pipelines.build.ledger import write_dropped
 from pipelines.build.units import Counts, Unit, read_lines, write_json, write_lines
 from pipelines.build.worker import Call

@@ -21,7 +21,7 @@ from mmdata.codec_files import keep_codec
 from mmdata.manifest import MANIFEST, fingerprint_of, finish_source, read_json, write_dataset_manifest
 from mmdata.media import Media, MediaInfo, write_media_shard
 from mmdata.shards import ShardInfo, write_encoded_shard
-from pipelines.build.encode import INDEX, MEDIA, ROWS, SAMPLES
+from pipelines.build.encoded import INDEX, MEDIA, ROWS, SAMPLES
 from pipelines.build.shuffle import MEDIA_PLACES, PLACES, UNITS
 from pipelines.build.units import Counts, Unit, read_lines, sync
 from pipelines.build.worker import Call

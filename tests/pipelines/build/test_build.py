@@ -337,7 +337,7 @@ def test_a_build_that_keeps_nothing_any_more_leaves_no_earlier_dataset(media: Pa
     assert [len(read_ledger(out / "ledger" / f"{name}.jsonl")) for name in "ab"] == [10, 10]
     report = json.loads((out / "report.json").read_text())
     assert report["documents"] == 20 and report["samples"] == 0 and report["seconds"] > 0
-    assert "left out in curate" in (out / "report.html").read_text("utf-8")
+    assert "after curate" in (out / "report.html").read_text("utf-8")
     run(media, out, source=source)
     assert tree(out) == before
 

@@ -15,7 +15,7 @@ from toy_build import load_toy, toy_recipe
 
 from mmdata.manifest import split_of
 from pipelines.build.documents import DocumentWriter, read_documents
-from pipelines.build.encode import INDEX, INDEX_DTYPE, MEDIA_INDEX
+from pipelines.build.encoded import INDEX, INDEX_DTYPE, MEDIA_INDEX
 from pipelines.build.graph import Graph
 from pipelines.build.inputs import BuildSource
 from pipelines.build.shuffle import PLACES_DTYPE, PLAN, ShuffleArgs, cut, order_key, ordered, shuffle
