@@ -406,6 +406,7 @@ print(*losses(SOFT, soft_batch(), 3, (2, 2, 2)), *losses(STREAMS, stream_batch()
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_losses_of_one(root: Path) -> None:
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     answer = subprocess.run(
