@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -19,7 +19,7 @@ class Spent:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._beside: list[int] = []  # CPU clocks of the threads that decode
 
     def begin(self) -> None:
@@ -59,7 +59,7 @@ class Spent:
 
     def _add(self, step: str, seconds: float) -> None:
         with self._lock:
-            self._seconds[step] += seconds  # type: ignore[assignment]
+            self._seconds[step] += seconds
 
     def _others(self) -> float:
         total = 0.0
